@@ -1,0 +1,164 @@
+"""Settings: where things are and how large they may grow.
+
+Each setting comes from the first of: a flag, the environment (``VERSIONFS_STORE``,
+``VERSIONFS_HOME``), ``config.toml``, the platform's default. ``VERSIONFS_HOME`` moves everything.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import platformdirs
+
+from versionfs.errors import InvalidInputError
+
+_APPLICATION: Final = "versionfs"
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one run of versionfs works with; every path is absolute.
+
+    ``store`` is a path or a URL. ``home`` is the folder that moves everything, when one is set.
+    ``default_store`` says that nobody named a store: only such a one may come into being by
+    itself. The last two fields bound the memory of readers, in bytes.
+    """
+
+    store: str
+    home: Path | None
+    cache_dir: Path
+    state_dir: Path
+    config_file: Path
+    author: str
+    compression_level: int = 3
+    node_cache_bytes: int = 32 * _MIB
+    block_cache_bytes: int = 64 * _MIB
+    default_store: bool = False
+
+
+_RANGES: Final = {
+    # From zstd's fast modes (negative) to its strongest; 0 is zstd's own default.
+    "compression_level": (-7, 22),
+    "node_cache_bytes": (_MIB, 1 << 40),
+    "block_cache_bytes": (_MIB, 1 << 40),
+}
+_TEXTS: Final = ("store", "cache_dir", "state_dir", "author")
+
+
+def load_settings(
+    environ: Mapping[str, str], *, store: str | None = None, home: str | None = None
+) -> Settings:
+    """Returns the settings of this run; reads ``config.toml`` if there is one, makes nothing.
+
+    ``store`` and ``home`` are the flags. Empty values count as not given. Relative paths are
+    relative to the current folder, in ``config.toml`` to the folder it is in; ``~`` is the home
+    directory of the user. The platform's defaults follow the XDG variables of the process itself.
+
+    Raises:
+        InvalidInputError: a path that cannot be, or in ``config.toml`` an unknown key, a value of
+            the wrong type or out of range, or no TOML at all; the message names file and key.
+    """
+    home_text = home or environ.get("VERSIONFS_HOME") or ""
+    home_path = _path(home_text, Path.cwd()) if home_text else None
+    if home_path is not None:
+        folders = (home_path / "store", home_path / "cache", home_path / "state", home_path)
+    else:
+        folders = (
+            platformdirs.user_data_path(_APPLICATION) / "store",
+            platformdirs.user_cache_path(_APPLICATION),
+            platformdirs.user_state_path(_APPLICATION),
+            platformdirs.user_config_path(_APPLICATION),
+        )
+    default_store, cache, state, config = folders
+    config_file = config / "config.toml"
+    values = _read_config(config_file)
+
+    named = store or environ.get("VERSIONFS_STORE")
+    if named:
+        chosen = _store(named, Path.cwd())
+    elif "store" in values:
+        chosen = _store(values["store"], config)
+    else:
+        chosen = str(default_store)
+    numbers = {key: values[key] for key in _RANGES if key in values}
+    return Settings(
+        store=chosen,
+        home=home_path,
+        cache_dir=_path(values["cache_dir"], config) if "cache_dir" in values else cache,
+        state_dir=_path(values["state_dir"], config) if "state_dir" in values else state,
+        config_file=config_file,
+        author=values.get("author") or _default_author(environ),
+        default_store=not named and "store" not in values,
+        **numbers,
+    )
+
+
+def with_store(settings: Settings, store: str) -> Settings:
+    """Returns the settings with another store, named by a path or URL as a flag would."""
+    return replace(settings, store=_store(store, Path.cwd()), default_store=False)
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise InvalidInputError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{file} is not a TOML file: not UTF-8") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInputError(f"{file} is not a TOML file: {error}") from error
+    for key, value in values.items():
+        _check(file, key, value)
+    return values
+
+
+def _check(file: Path, key: str, value: object) -> None:
+    if key in _TEXTS:
+        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+            raise InvalidInputError(f"{file}: {key} must be text on one line, not {value!r}")
+    elif key in _RANGES:
+        low, high = _RANGES[key]
+        # bool is an int to Python, but not to people.
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise InvalidInputError(
+                f"{file}: {key} must be a whole number from {low} to {high}, not {value!r}"
+            )
+    else:
+        known = ", ".join(sorted((*_TEXTS, *_RANGES)))
+        raise InvalidInputError(f"{file}: there is no setting {key!r}", hint=f"there are: {known}")
+
+
+def _store(text: str, base: Path) -> str:
+    return text if "://" in text else str(_path(text, base))
+
+
+def _path(text: str, base: Path) -> Path:
+    if "\0" in text:
+        raise InvalidInputError(f"{text!r} is not a path")
+    try:
+        expanded = Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidInputError(f"{text!r} is not a path: {error}") from error
+    return Path(os.path.abspath(base / expanded))
+
+
+def _default_author(environ: Mapping[str, str]) -> str:
+    user = environ.get("LOGNAME") or environ.get("USER")
+    if not user:
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:  # a container with a user id that no file knows
+            user = f"uid{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

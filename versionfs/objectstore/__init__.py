@@ -1,0 +1,26 @@
+"""Bytes by key: the Protocol, and the store in a local folder. Knows nothing of versions."""
+
+from __future__ import annotations
+
+from versionfs.objectstore.local import LocalStore
+from versionfs.objectstore.location import open_object_store
+from versionfs.objectstore.protocol import (
+    ObjectInfo,
+    ObjectStore,
+    Version,
+    validate_key,
+    validate_prefix,
+)
+from versionfs.objectstore.temporary import clean_temporary, create_temporary
+
+__all__ = [
+    "LocalStore",
+    "ObjectInfo",
+    "ObjectStore",
+    "Version",
+    "clean_temporary",
+    "create_temporary",
+    "open_object_store",
+    "validate_key",
+    "validate_prefix",
+]
