@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from versionfs.objectstore.local import LocalStore
 from versionfs.objectstore.location import open_object_store
+from versionfs.objectstore.oserrors import translate
 from versionfs.objectstore.protocol import (
     ObjectInfo,
     ObjectStore,
@@ -21,6 +22,7 @@ __all__ = [
     "clean_temporary",
     "create_temporary",
     "open_object_store",
+    "translate",
     "validate_key",
     "validate_prefix",
 ]

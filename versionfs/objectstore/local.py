@@ -15,7 +15,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +36,7 @@ TEMPORARY_FOLDER: Final = "tmp"
 LOCK_FILE: Final = "lock"
 _RESERVED: Final = frozenset({TEMPORARY_FOLDER, LOCK_FILE})
 _COPY_BYTES: Final = 1 << 20
-_ATTEMPTS: Final = 8
+_ATTEMPTS: Final = 100
 
 # O_NONBLOCK: a fifo where an object should be must not block the reader; files ignore it.
 _READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -270,22 +270,27 @@ class LocalStore:
         if not _is_file(status) or status.st_size != size:
             return False
         # Another writer may have renamed it just now, and not yet have synced the folder.
-        self._sync_names(os.path.dirname(path))
+        try:
+            self._sync_names(os.path.dirname(path))
+        except FileNotFoundError:
+            return False
         return True
 
     def _rename(self, source: Path, path: str) -> None:
         """Gives a synced file its name, durably. Makes the folders above it."""
         folder = os.path.dirname(path)
         for attempt in range(_ATTEMPTS):
-            os.makedirs(folder, exist_ok=True)
             try:
+                os.makedirs(folder, exist_ok=True)
                 os.rename(source, path)
                 break
             except FileNotFoundError:
                 # A remove() has pruned the folder in between.
                 if attempt == _ATTEMPTS - 1 or not source.exists():
                     raise
-        self._sync_names(folder)
+        # A folder that is gone by now held an object that someone has removed already.
+        with suppress(FileNotFoundError):
+            self._sync_names(folder)
 
     def _sync_names(self, folder: str) -> None:
         """Makes the names in the folder durable, and those of the folders that lead to it."""
@@ -301,7 +306,12 @@ class LocalStore:
 
     def _prune(self, folder: str) -> None:
         """Makes a removal durable, and removes the folders that it left empty."""
-        _sync_folder(folder)
+        while True:
+            try:
+                _sync_folder(folder)
+                break
+            except FileNotFoundError:  # pruned by someone else, so look above
+                folder = os.path.dirname(folder)
         while len(folder) > len(self._prefix):
             self._durable.discard(folder)
             try:

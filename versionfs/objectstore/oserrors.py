@@ -64,6 +64,6 @@ def translate(error: OSError, url: str, key: str, *, writing: bool) -> VersionFS
             f"the store {url} failed for now: {reason} ({key})", hint="try again later"
         )
     return StoragePermanentError(
-        f"the store {url} failed: {reason} ({error.filename or key})",
+        f"the store {url} failed: {reason} ({error.filename2 or error.filename or key})",
         hint="check that path and the disk it is on",
     )
