@@ -1,0 +1,3 @@
+"""versionfs: git for data, as a file system."""
+
+__version__ = "0.1.0"

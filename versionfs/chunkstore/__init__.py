@@ -1,0 +1,22 @@
+"""Bytes by id: deduplicating writes, verified reads. Knows nothing of versions."""
+
+from versionfs.chunkstore.locations import LocationColumns, encode_locations
+from versionfs.chunkstore.metadata import MetadataObject, MetadataReader
+from versionfs.chunkstore.metadata_writer import MetadataWriter
+from versionfs.chunkstore.reader import PackReader, ReadStatistics
+from versionfs.chunkstore.sync import sync_index
+from versionfs.chunkstore.writer import ChunkWriter, Placement, WriteStatistics
+
+__all__ = [
+    "ChunkWriter",
+    "LocationColumns",
+    "MetadataObject",
+    "MetadataReader",
+    "MetadataWriter",
+    "PackReader",
+    "Placement",
+    "ReadStatistics",
+    "WriteStatistics",
+    "encode_locations",
+    "sync_index",
+]

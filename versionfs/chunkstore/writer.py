@@ -1,0 +1,284 @@
+"""Writes chunks: deduplicates, groups small ones into blocks, compresses in threads, fills packs.
+
+The order in a pack is the order of ``add``: files of a folder lie together, as they are read.
+
+One thread calls; worker threads compress and put complete packs. Memory is bounded by the bytes in
+compression, plus a placement for each chunk whose pack is not complete.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Final
+
+from versionfs.chunking import BlockCodec
+from versionfs.chunking.blocks import BLOCK_TARGET_BYTES
+from versionfs.index import ChunkIndex, IndexDamagedError
+from versionfs.objectstore import ObjectStore, translate
+from versionfs.pack import PackKind, PackWriter, pack_key
+from versionfs.types import NO_STAMP, Location, ObjectKind, PackId
+
+log = logging.getLogger(__name__)
+
+PACK_TARGET_BYTES: Final = 32 * 1024 * 1024
+_COMPRESSING_BOUND_BYTES: Final = 24 * 1024 * 1024
+_SEALING_BOUND: Final = 2
+
+Data = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatistics:
+    """What a writer did. Bytes of plaintext, and as stored."""
+
+    chunks_new: int
+    chunks_known: int
+    bytes_new: int
+    bytes_known: int
+    stored_bytes: int
+    packs: int
+
+
+class _Pack:
+    """A pack being filled; ``id`` is None until it is in the store."""
+
+    __slots__ = ("blocks", "chunks", "id", "writer")
+
+    def __init__(self, writer: PackWriter) -> None:
+        self.writer = writer
+        self.id: PackId | None = None
+        self.blocks: list[_Block] = []
+        self.chunks: list[bytes] = []
+
+
+class _Block:
+    """A block between ``add`` and the store."""
+
+    __slots__ = ("chunks", "offset", "pack", "size", "stored_length")
+
+    def __init__(self) -> None:
+        self.pack: _Pack | None = None
+        self.offset = 0
+        self.stored_length = 0
+        self.size = 0
+        self.chunks: list[tuple[bytes, int, int]] = []
+
+
+class Placement:
+    """Where a chunk will lie: known at once for old chunks, when its pack is complete for new."""
+
+    __slots__ = ("_block", "_location", "length", "offset")
+
+    def __init__(self, block: _Block | None, offset: int, length: int) -> None:
+        self._block = block
+        self._location: Location | None = None
+        self.offset = offset
+        self.length = length
+
+    @classmethod
+    def known(cls, location: Location) -> Placement:
+        """Returns the placement of a chunk that is in the store."""
+        placement = cls(None, location.offset, location.length)
+        placement._location = location
+        return placement
+
+    @property
+    def location(self) -> Location | None:
+        """The location, or None while the chunk's pack is not in the store."""
+        if self._location is None:
+            block = self._block
+            if block is None or block.pack is None or block.pack.id is None:
+                return None
+            self._location = Location(
+                block.pack.id, block.offset, block.stored_length, self.offset, self.length
+            )
+            self._block = None
+        return self._location
+
+
+class ChunkWriter:
+    """Stores chunks that the store does not have. Its methods are for one thread."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        index: ChunkIndex,
+        codec: BlockCodec,
+        executor: Executor,
+    ) -> None:
+        self._objects = objects
+        self._index = index
+        self._codec = codec
+        self._executor = executor
+        self._run = _Block()
+        self._run_data: list[Data] = []
+        self._compressing: deque[tuple[Future[bytes], _Block]] = deque()
+        self._compressing_bytes = 0
+        self._pack: _Pack | None = None
+        self._sealing: deque[tuple[Future[tuple[PackId, int]], _Pack]] = deque()
+        self._pending: dict[bytes, Placement] = {}
+        self._new = self._known = self._new_bytes = self._known_bytes = 0
+        self._stored = self._packs = 0
+
+    def statistics(self) -> WriteStatistics:
+        """Returns counts since the writer was made."""
+        return WriteStatistics(
+            self._new,
+            self._known,
+            self._new_bytes,
+            self._known_bytes,
+            self._stored,
+            self._packs,
+        )
+
+    def add(self, chunks: Sequence[tuple[bytes, Data]]) -> list[Placement]:
+        """Takes chunks, as id and plaintext, and returns where each is or will be.
+
+        Waits when too much is being compressed or put.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
+        pending = self._pending
+        ask = [chunk for chunk, _ in chunks if chunk not in pending]
+        known: dict[bytes, Location] = {}
+        if ask:
+            try:
+                found = self._index.locate(ask)
+            except IndexDamagedError:
+                found = [None] * len(ask)
+            known = {c: where for c, where in zip(ask, found, strict=True) if where is not None}
+        placements = []
+        for chunk, data in chunks:
+            placement = pending.get(chunk)
+            if placement is None and (where := known.get(chunk)) is not None:
+                placement = Placement.known(where)
+            if placement is None:
+                placement = pending[chunk] = self._add_new(chunk, data)
+            else:
+                self._known += 1
+                self._known_bytes += len(data)
+            placements.append(placement)
+        self.pump()
+        return placements
+
+    def _add_new(self, chunk: bytes, data: Data) -> Placement:
+        size = len(data)
+        self._new += 1
+        self._new_bytes += size
+        if size >= BLOCK_TARGET_BYTES:
+            block = _Block()
+            block.size = size
+            block.chunks.append((chunk, 0, size))
+            self._compress(block, data)
+            return Placement(block, 0, size)
+        if self._run.size and self._run.size + size > BLOCK_TARGET_BYTES:
+            self._close_run()
+        run = self._run
+        placement = Placement(run, run.size, size)
+        run.chunks.append((chunk, run.size, size))
+        run.size += size
+        self._run_data.append(data)
+        return placement
+
+    def _close_run(self) -> None:
+        if self._run_data:
+            self._compress(self._run, b"".join(self._run_data))
+        self._run = _Block()
+        self._run_data = []
+
+    def _compress(self, block: _Block, data: Data) -> None:
+        self._compressing.append((self._executor.submit(self._codec.encode, data), block))
+        self._compressing_bytes += block.size
+
+    def pump(self) -> None:
+        """Moves on what is ready; waits only while the bounds are exceeded."""
+        queue = self._compressing
+        while queue and (queue[0][0].done() or self._compressing_bytes > _COMPRESSING_BOUND_BYTES):
+            future, block = queue.popleft()
+            self._compressing_bytes -= block.size
+            self._append(block, future.result())
+        while self._sealing and (self._sealing[0][0].done() or len(self._sealing) > _SEALING_BOUND):
+            self._sealed()
+
+    def _append(self, block: _Block, stored: bytes) -> None:
+        pack = self._pack
+        try:
+            if pack is None:
+                writer = PackWriter(self._objects.temporary(), PackKind.DATA)
+                pack = self._pack = _Pack(writer)
+            block.offset = pack.writer.append(stored)
+        except OSError as error:
+            raise translate(error, self._objects.url, "packs/", writing=True) from error
+        block.stored_length = len(stored)
+        block.pack = pack
+        add = pack.writer.add
+        for chunk, offset, length in block.chunks:
+            add(ObjectKind.CHUNK, chunk, NO_STAMP, block.offset, len(stored), offset, length)
+            pack.chunks.append(chunk)
+        block.chunks = []
+        if pack.writer.size_bytes >= PACK_TARGET_BYTES:
+            self._start_sealing()
+
+    def seal(self) -> None:
+        """Completes the current pack early, so that its chunks get their locations."""
+        self._close_run()
+        while self._compressing:
+            future, block = self._compressing.popleft()
+            self._compressing_bytes -= block.size
+            self._append(block, future.result())
+        self._start_sealing()
+        while self._sealing:
+            self._sealed()
+
+    def _start_sealing(self) -> None:
+        pack, self._pack = self._pack, None
+        if pack is not None:
+            self._sealing.append((self._executor.submit(self._seal, pack), pack))
+
+    def _seal(self, pack: _Pack) -> tuple[PackId, int]:
+        """Completes a pack: it goes to the store, then into the index. Runs in a worker thread."""
+        try:
+            finished = pack.writer.finish()
+        except OSError as error:
+            raise translate(error, self._objects.url, "packs/", writing=True) from error
+        self._objects.put_file(pack_key(finished.id), finished.path)
+        try:
+            self._index.add_pack(finished.id, ((e.id, e.location) for e in finished.index))
+        except IndexDamagedError as error:
+            log.warning("not in the index: pack %s (%s)", finished.id.hex(), error)
+        return finished.id, finished.size_bytes
+
+    def _sealed(self) -> None:
+        """Takes over the first of the packs that are being put, waiting for it."""
+        future, pack = self._sealing[0]
+        try:
+            pack_id, size = future.result()
+        except BaseException:
+            pack.writer.abort()
+            self._sealing.popleft()
+            raise
+        self._sealing.popleft()
+        pack.id = pack_id
+        self._stored += size
+        self._packs += 1
+        for chunk in pack.chunks:
+            self._pending.pop(chunk, None)
+        pack.chunks = []
+
+    def abort(self) -> None:
+        """Throws away what is not in a complete pack; waits for the threads."""
+        for future, _ in self._compressing:
+            future.cancel()
+        self._compressing.clear()
+        if self._pack is not None:
+            self._pack.writer.abort()
+            self._pack = None
+        while self._sealing:
+            future_pack, pack = self._sealing.popleft()
+            if future_pack.exception() is not None:
+                pack.writer.abort()

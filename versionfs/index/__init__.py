@@ -1,0 +1,26 @@
+"""The LMDB index: what makes deduplication and reading fast. Every part of it can be rebuilt."""
+
+from versionfs.index.chunks import ChunkIndex
+from versionfs.index.environment import Environment, IndexDamagedError
+from versionfs.index.nodes import NodeCache
+from versionfs.index.refs import KnownRefs
+from versionfs.index.sources import (
+    SEEN_BYTES,
+    SegmentChange,
+    SourceCache,
+    SourceRecord,
+    SourceSegment,
+)
+
+__all__ = [
+    "SEEN_BYTES",
+    "ChunkIndex",
+    "Environment",
+    "IndexDamagedError",
+    "KnownRefs",
+    "NodeCache",
+    "SegmentChange",
+    "SourceCache",
+    "SourceRecord",
+    "SourceSegment",
+]

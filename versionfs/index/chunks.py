@@ -1,0 +1,164 @@
+"""Where chunks lie: chunk id → location, for deduplication. A cache of the packs' own indexes.
+
+A row is 24 bytes: pack number u32, block offset u32, stored length u32, offset in block u32,
+length u32, CRC-32 of id and row u32. LMDB pages have no checksum, and a wrong location here would
+end up in a tree; a row that does not match its CRC counts as absent.
+
+Pack numbers keep rows small. A number whose pack is gone from the store is removed, which makes
+every row that uses it count as absent; numbers are never used again.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import lmdb
+
+from versionfs.index.environment import Environment
+from versionfs.types import Location, PackId
+
+_ROW: Final = struct.Struct("<IIIIII")
+_NUMBER: Final = struct.Struct(">I")
+
+
+def encode_row(key: bytes, number: int, location: Location) -> bytes:
+    """Returns the row of an object that lies in the pack of that number."""
+    body = struct.pack("<IIIII", number, *location[1:])
+    return body + struct.pack("<I", zlib.crc32(body, zlib.crc32(key)))
+
+
+class ChunkIndex:
+    """Chunk locations and the set of known packs. Thread-safe."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._packs: dict[int, PackId] = {}
+        self._generation = environment.generation
+
+    def _pack(self, transaction: lmdb.Transaction, number: int) -> PackId | None:
+        pack = self._packs.get(number)
+        if pack is None:
+            value = transaction.get(
+                _NUMBER.pack(number), db=self._environment.database(b"pack-numbers")
+            )
+            if value is None:
+                return None
+            pack = self._packs[number] = PackId(bytes(value))
+        return pack
+
+    def _check_generation(self) -> None:
+        if self._generation != self._environment.generation:
+            self._packs.clear()
+            self._generation = self._environment.generation
+
+    def decode(
+        self, transaction: lmdb.Transaction, key: bytes | memoryview, row: bytes | memoryview
+    ) -> Location | None:
+        """Returns the location in a row, or None when the row is damaged or its pack is gone."""
+        if len(row) != _ROW.size or zlib.crc32(row[:20], zlib.crc32(key)) != int.from_bytes(
+            row[20:], "little"
+        ):
+            return None
+        number, block_offset, stored_length, offset, length, _ = _ROW.unpack(row)
+        pack = self._pack(transaction, number)
+        if pack is None:
+            return None
+        return Location(pack, block_offset, stored_length, offset, length)
+
+    def locate(self, chunks: Sequence[bytes], database: bytes = b"chunks") -> list[Location | None]:
+        """Returns where each chunk lies, or None for those that are not known."""
+        self._check_generation()
+
+        def work(transaction: lmdb.Transaction) -> list[Location | None]:
+            rows = self._environment.database(database)
+            get = transaction.get
+            return [
+                None if (row := get(key, db=rows)) is None else self.decode(transaction, key, row)
+                for key in chunks
+            ]
+
+        return self._environment.read(work)
+
+    def known_packs(self) -> set[bytes]:
+        """Returns the ids of all packs whose objects the index lists."""
+
+        def work(transaction: lmdb.Transaction) -> set[bytes]:
+            cursor = transaction.cursor(self._environment.database(b"packs"))
+            return {bytes(key) for key in cursor.iternext(keys=True, values=False)}
+
+        return self._environment.read(work)
+
+    def add_pack(
+        self,
+        pack: PackId,
+        chunks: Iterable[tuple[bytes, Location]],
+        nodes: Iterable[tuple[bytes, Location]] = (),
+    ) -> None:
+        """Adds a pack with what it holds, in one transaction; idempotent.
+
+        Args:
+            pack: the pack, which must be durable in the store already.
+            chunks: chunk id and location.
+            nodes: ``id + stamp`` and location of metadata objects.
+        """
+        chunk_rows = list(chunks)
+        node_rows = list(nodes)
+
+        def work(transaction: lmdb.Transaction) -> None:
+            packs = self._environment.database(b"packs")
+            known = transaction.get(pack, db=packs)
+            if known is None:
+                meta = self._environment.database(b"meta")
+                following = transaction.get(b"next-pack", db=meta)
+                number = 1 if following is None else _NUMBER.unpack(following)[0]
+                transaction.put(b"next-pack", _NUMBER.pack(number + 1), db=meta)
+                transaction.put(pack, _NUMBER.pack(number), db=packs)
+                numbers = self._environment.database(b"pack-numbers")
+                transaction.put(_NUMBER.pack(number), pack, db=numbers)
+            else:
+                number = _NUMBER.unpack(known)[0]
+            for name, rows in ((b"chunks", chunk_rows), (b"places", node_rows)):
+                if rows:
+                    cursor = transaction.cursor(self._environment.database(name))
+                    cursor.putmulti(
+                        sorted((key, encode_row(key, number, where)) for key, where in rows)
+                    )
+
+        self._environment.write(work)
+
+    def totals(self) -> tuple[int, int, set[bytes]]:
+        """Returns the number of chunks, their bytes of plaintext, and the packs with metadata."""
+
+        def work(transaction: lmdb.Transaction) -> tuple[int, int, set[bytes]]:
+            chunks = size = 0
+            for key, row in transaction.cursor(self._environment.database(b"chunks")):
+                where = self.decode(transaction, key, row)
+                if where is not None:
+                    chunks += 1
+                    size += where.length
+            numbers = set()
+            for _, row in transaction.cursor(self._environment.database(b"places")):
+                numbers.add(int.from_bytes(row[:4], "little"))
+            packs = {self._pack(transaction, number) for number in numbers}
+            return chunks, size, {bytes(pack) for pack in packs if pack is not None}
+
+        self._check_generation()
+        return self._environment.read(work)
+
+    def forget_packs(self, packs: Iterable[bytes]) -> None:
+        """Removes packs that are gone from the store; their rows count as absent from now on."""
+        gone = list(packs)
+
+        def work(transaction: lmdb.Transaction) -> None:
+            for pack in gone:
+                number = transaction.get(pack, db=self._environment.database(b"packs"))
+                if number is not None:
+                    key = bytes(number)
+                    transaction.delete(pack, db=self._environment.database(b"packs"))
+                    transaction.delete(key, db=self._environment.database(b"pack-numbers"))
+
+        self._environment.write(work)
+        self._packs.clear()

@@ -1,0 +1,208 @@
+"""One LMDB environment: transactions, a map that grows by itself, and healing.
+
+The index is a cache: losing it costs time, never data. So damage is not reported to the user as a
+failure; the environment is thrown away, made anew and refilled from the packs by the chunk store.
+
+Several processes share an environment. Inside a process one lock serialises transactions, because
+LMDB may change its map only while no transaction of the process is active; all of them are short.
+Never hold one across an ``await`` or a wait for another thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, TypeVar
+
+import lmdb
+
+from versionfs.errors import StorageTransientError, VersionFSError
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = b"1"
+DATABASES: Final = (
+    b"meta",  # b"schema" -> SCHEMA_VERSION; b"next-pack" -> u32; b"node-bytes" -> u64
+    b"chunks",  # chunk id -> row (chunks.py)
+    b"packs",  # pack id -> pack number u32
+    b"pack-numbers",  # pack number u32 big-endian -> pack id
+    b"nodes",  # id + stamp -> pack id + blob (nodes.py)
+    b"places",  # id + stamp -> row (nodes.py)
+    b"refs",  # repository NUL kind NUL name -> last value seen (refs.py)
+    b"sources",  # what imports saw (sources.py)
+)
+_INITIAL_MAP_BYTES: Final = 256 * 1024 * 1024
+_DAMAGE: Final = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+    lmdb.IncompatibleError,
+    lmdb.PageFullError,
+    lmdb.CursorFullError,
+)
+
+T = TypeVar("T")
+
+
+class IndexDamagedError(VersionFSError):
+    """The index was damaged and has been made anew, empty. Callers sync it and try once more."""
+
+
+class Environment:
+    """An LMDB environment in a folder of its own. Thread-safe; do not use across ``fork``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()
+        self._environment: lmdb.Environment | None = None
+        self._databases: dict[bytes, lmdb._Database] = {}
+        self.generation = 0
+        """Grows each time the environment is made anew; caches of its content compare it."""
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._open_once()
+        except _DAMAGE as error:
+            log.warning("the index in %s is damaged (%s); making it anew", self.folder, error)
+            self._discard()
+            self._open_once()
+
+    def _open_once(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            data = self.folder / "data.mdb"
+            size = data.stat().st_size if data.exists() else 0
+            environment = lmdb.open(
+                os.fspath(self.folder),
+                map_size=max(_INITIAL_MAP_BYTES, size),
+                max_dbs=len(DATABASES),
+                metasync=False,
+                max_spare_txns=4,
+                readahead=False,
+            )
+        except (lmdb.DiskError, lmdb.LockError, lmdb.ReadonlyError, OSError) as error:
+            raise StorageTransientError(
+                f"cannot open the index in {self.folder}: {error}",
+                hint="check the disk and the permissions, or set VERSIONFS_HOME",
+            ) from error
+        except lmdb.Error as error:
+            if isinstance(error, _DAMAGE):
+                raise
+            if "Permission" in str(error) or "space" in str(error):
+                raise StorageTransientError(
+                    f"cannot open the index in {self.folder}: {error}",
+                    hint="check the disk and the permissions, or set VERSIONFS_HOME",
+                ) from error
+            raise lmdb.InvalidError(str(error)) from error
+        try:
+            _check_not_truncated(environment, self.folder / "data.mdb")
+            self._databases = {name: environment.open_db(name) for name in DATABASES}
+            with environment.begin(write=True, db=self._databases[b"meta"]) as transaction:
+                schema = transaction.get(b"schema")
+                if schema is None:
+                    transaction.put(b"schema", SCHEMA_VERSION)
+                elif bytes(schema) != SCHEMA_VERSION:
+                    raise lmdb.InvalidError(f"schema {bytes(schema)!r}")
+            environment.reader_check()
+        except BaseException:
+            environment.close()
+            raise
+        self._environment = environment
+
+    def _discard(self) -> None:
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
+        # Other processes that have the old files open go on with those until they end.
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def rebuild(self, reason: str) -> None:
+        """Throws all content away and starts empty."""
+        with self._lock:
+            log.warning("the index in %s is damaged (%s); making it anew", self.folder, reason)
+            self._discard()
+            self._open_once()
+            self.generation += 1
+
+    @contextlib.contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[lmdb.Transaction]:
+        with self._lock:
+            if self._environment is None:
+                raise StorageTransientError(f"the index in {self.folder} is closed")
+            try:
+                transaction = self._environment.begin(write=write, buffers=True)
+            except lmdb.MapResizedError:
+                self._environment.set_mapsize(0)
+                transaction = self._environment.begin(write=write, buffers=True)
+            with transaction:
+                yield transaction
+
+    def read(self, work: Callable[[lmdb.Transaction], T]) -> T:
+        """Runs ``work`` in a read transaction; buffers it gets are valid only inside.
+
+        Raises:
+            IndexDamagedError: the index was damaged and is now empty.
+        """
+        try:
+            with self._transaction(write=False) as transaction:
+                return work(transaction)
+        except _DAMAGE as error:
+            self.rebuild(str(error))
+            raise IndexDamagedError("the index was damaged") from error
+
+    def write(self, work: Callable[[lmdb.Transaction], T]) -> T:
+        """Runs ``work`` in a write transaction, growing the map and running it again as needed.
+
+        Raises:
+            IndexDamagedError: the index was damaged and is now empty.
+            StorageTransientError: the disk of the index is full.
+        """
+        while True:
+            try:
+                with self._transaction(write=True) as transaction:
+                    return work(transaction)
+            except lmdb.MapFullError:
+                self._grow()
+            except _DAMAGE as error:
+                self.rebuild(str(error))
+                raise IndexDamagedError("the index was damaged") from error
+            except lmdb.Error as error:
+                raise StorageTransientError(
+                    f"cannot write the index in {self.folder}: {error}",
+                    hint="free some space, or move it with VERSIONFS_HOME",
+                ) from error
+
+    def database(self, name: bytes) -> lmdb._Database:
+        """Returns the handle of a named database."""
+        return self._databases[name]
+
+    def _grow(self) -> None:
+        with self._lock:
+            if self._environment is None:
+                raise StorageTransientError(f"the index in {self.folder} is closed")
+            # Zero adopts what another process may have grown the map to meanwhile.
+            self._environment.set_mapsize(0)
+            self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+    def close(self) -> None:
+        """Closes the environment; idempotent."""
+        with self._lock:
+            if self._environment is not None:
+                self._environment.close()
+                self._environment = None
+
+
+def _check_not_truncated(environment: lmdb.Environment, data: Path) -> None:
+    """Raises when the file ends before its last page: reading that page would kill the process."""
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    size = data.stat().st_size
+    if size < needed:
+        raise lmdb.CorruptedError(f"data.mdb has {size} bytes of {needed}")

@@ -1,0 +1,22 @@
+"""The pack format: immutable objects that hold blocks, then their own index."""
+
+from versionfs.pack.format import (
+    HEADER_BYTES,
+    PackEntry,
+    PackIndex,
+    PackKind,
+    pack_key,
+    read_index,
+)
+from versionfs.pack.writer import FinishedPack, PackWriter
+
+__all__ = [
+    "HEADER_BYTES",
+    "FinishedPack",
+    "PackEntry",
+    "PackIndex",
+    "PackKind",
+    "PackWriter",
+    "pack_key",
+    "read_index",
+]

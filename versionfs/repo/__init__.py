@@ -1,0 +1,25 @@
+"""Versions: commits, refs that move by compare-and-swap, revisions, history, the open store."""
+
+from versionfs.repo.commits import CommitReader, write_commit
+from versionfs.repo.format import StoreFormat
+from versionfs.repo.refs import RefKind, Refs
+from versionfs.repo.repository import Repository
+from versionfs.repo.spec import Spec, format_spec, parse_spec, split_component, validate_name
+from versionfs.repo.statistics import StoreStatistics
+from versionfs.repo.store import Store
+
+__all__ = [
+    "CommitReader",
+    "RefKind",
+    "Refs",
+    "Repository",
+    "Spec",
+    "Store",
+    "StoreFormat",
+    "StoreStatistics",
+    "format_spec",
+    "parse_spec",
+    "split_component",
+    "validate_name",
+    "write_commit",
+]

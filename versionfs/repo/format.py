@@ -1,0 +1,77 @@
+"""The store's format file, ``versionfs.json``: written once, never changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from versionfs.chunking import ChunkingParameters
+from versionfs.chunking.cut import ALGORITHM
+from versionfs.errors import CorruptionError, UnsupportedFormatError
+
+FORMAT_KEY: Final = "versionfs.json"
+FORMAT_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFormat:
+    """What is fixed when a store is created."""
+
+    store_id: str
+    chunking: ChunkingParameters
+
+    def encode(self) -> bytes:
+        """Returns the content of the format file."""
+        value = {
+            "versionfs": "store",
+            "format": FORMAT_VERSION,
+            "id": self.store_id,
+            "chunking": {
+                "algorithm": ALGORITHM,
+                "min": self.chunking.min_bytes,
+                "average": self.chunking.average_bytes,
+                "max": self.chunking.max_bytes,
+            },
+        }
+        return json.dumps(value, indent=2).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, data: bytes, where: str) -> StoreFormat:
+        """Returns the format that a file describes; ``where`` is the store, for messages.
+
+        Raises:
+            CorruptionError: the file is damaged.
+            UnsupportedFormatError: it is of something else, or of a newer versionfs.
+        """
+        try:
+            value: Any = json.loads(data)
+            if value["versionfs"] != "store":
+                raise KeyError("versionfs")
+            version = int(value["format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptionError(
+                f"{FORMAT_KEY} of the store {where} is damaged",
+                hint="restore it from a copy of the store",
+            ) from error
+        if version > FORMAT_VERSION:
+            raise UnsupportedFormatError(
+                f"the store {where} has format {version}, this versionfs reads {FORMAT_VERSION}",
+                hint="upgrade versionfs",
+            )
+        try:
+            chunking = value["chunking"]
+            if chunking["algorithm"] != ALGORITHM:
+                raise UnsupportedFormatError(
+                    f"the store {where} uses the chunking {chunking['algorithm']!r}",
+                    hint="upgrade versionfs",
+                )
+            sizes = ChunkingParameters(
+                int(chunking["min"]), int(chunking["average"]), int(chunking["max"])
+            )
+            return cls(str(value["id"]), sizes)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptionError(
+                f"{FORMAT_KEY} of the store {where} is damaged",
+                hint="restore it from a copy of the store",
+            ) from error

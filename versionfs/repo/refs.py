@@ -1,0 +1,169 @@
+"""Branches and tags: small JSON objects that move by compare-and-swap.
+
+``repos/<repository>/branches/<name>``, ``repos/<repository>/tags/<name>``: {"commit", "stamp",
+"location": [pack, block offset, stored length, offset, length], "nonce", "time_ns", "version": 1}.
+``repos/<repository>/reflog/<branch>/<ulid>``: {"old", "new", "reason", "time_ns"}, written before
+the move it tells of: a crash may leave one for a move that never was, never a move without one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from enum import StrEnum
+from typing import Any, Final
+
+from ulid import ULID
+
+from versionfs.errors import ConflictError, CorruptionError, NotFoundError
+from versionfs.index import IndexDamagedError, KnownRefs
+from versionfs.objectstore import ObjectStore, Version
+from versionfs.types import Location, NodeRef, PackId, Ref
+
+_VERSION: Final = 1
+
+
+class RefKind(StrEnum):
+    """The folder of a ref."""
+
+    BRANCH = "branches"
+    TAG = "tags"
+
+
+def encode_ref(ref: Ref) -> bytes:
+    """Returns a ref's object."""
+    where = ref.commit.location
+    value = {
+        "commit": ref.commit.id.hex(),
+        "location": [where.pack.hex(), *where[1:]],
+        "nonce": ref.nonce,
+        "stamp": ref.commit.stamp.hex(),
+        "time_ns": ref.time_ns,
+        "version": _VERSION,
+    }
+    return json.dumps(value, sort_keys=True).encode() + b"\n"
+
+
+def decode_ref(data: bytes, key: str) -> Ref:
+    """Returns the ref in an object; ``key`` is for messages.
+
+    Raises:
+        CorruptionError: the object is damaged.
+    """
+    try:
+        value: Any = json.loads(data)
+        pack, *numbers = value["location"]
+        where = Location(PackId(bytes.fromhex(pack)), *(int(number) for number in numbers))
+        commit = NodeRef(bytes.fromhex(value["commit"]), bytes.fromhex(value["stamp"]), where)
+        return Ref(commit, str(value["nonce"]), int(value["time_ns"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptionError(
+            f"the ref {key} is damaged", hint="its reflog in the store tells what it was"
+        ) from error
+
+
+class Refs:
+    """The refs of a store. Safe for any number of threads, processes and machines."""
+
+    def __init__(self, objects: ObjectStore, known: KnownRefs) -> None:
+        self._objects = objects
+        self._known = known
+
+    @staticmethod
+    def key(repository: str, kind: RefKind, name: str) -> str:
+        """Returns the key of a ref in the store."""
+        return f"repos/{repository}/{kind.value}/{name}"
+
+    def read(self, repository: str, kind: RefKind, name: str) -> tuple[Ref, Version]:
+        """Returns a ref and the version to compare with when it is moved.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        key = self.key(repository, kind, name)
+        data, version = self._objects.read(key)
+        return decode_ref(data, key), version
+
+    def names(self, repository: str, kind: RefKind) -> list[str]:
+        """Returns the names of all refs of a kind, sorted."""
+        prefix = f"repos/{repository}/{kind.value}/"
+        return [info.key[len(prefix) :] for info in self._objects.list(prefix)]
+
+    def move(
+        self,
+        repository: str,
+        kind: RefKind,
+        name: str,
+        commit: NodeRef,
+        expected: Version | None,
+        *,
+        reason: str,
+        old: NodeRef | None = None,
+    ) -> Ref:
+        """Makes a ref name a commit, if it still has the expected version (None: is not there).
+
+        Raises:
+            ConflictError: somebody else moved or made it first.
+        """
+        key = self.key(repository, kind, name)
+        ref = Ref(commit, str(ULID()), time.time_ns())
+        data = encode_ref(ref)
+        if kind is RefKind.BRANCH:
+            self._log(repository, name, old, commit, reason)
+        try:
+            self._objects.replace(key, data, expected)
+        except ConflictError:
+            # A replace that was retried after its reply was lost may have won: the nonce tells.
+            try:
+                current, _ = self.read(repository, kind, name)
+            except NotFoundError:
+                raise
+            if current.nonce != ref.nonce:
+                raise
+        self._remember(key, data)
+        return ref
+
+    def delete(
+        self, repository: str, kind: RefKind, name: str, expected: Version | None = None
+    ) -> None:
+        """Removes a ref.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it no longer has the expected version.
+        """
+        if kind is RefKind.BRANCH:
+            ref, _ = self.read(repository, kind, name)
+            self._log(repository, name, ref.commit, None, "delete")
+        key = self.key(repository, kind, name)
+        self._objects.remove(key, expected)
+        self._remember(key, None)
+
+    def _log(
+        self, repository: str, name: str, old: NodeRef | None, new: NodeRef | None, reason: str
+    ) -> None:
+        value = {
+            "new": None if new is None else _address(new),
+            "old": None if old is None else _address(old),
+            "reason": reason,
+            "time_ns": time.time_ns(),
+        }
+        key = f"repos/{repository}/reflog/{name}/{ULID()}"
+        self._objects.put(key, json.dumps(value, sort_keys=True).encode() + b"\n")
+
+    def _remember(self, key: str, data: bytes | None) -> None:
+        try:
+            if data is None:
+                self._known.remove(key)
+            else:
+                self._known.put(key, data)
+        except IndexDamagedError:
+            pass  # The index is a cache; it has been made anew.
+
+
+def _address(ref: NodeRef) -> dict[str, object]:
+    return {
+        "commit": ref.id.hex(),
+        "location": [ref.location.pack.hex(), *ref.location[1:]],
+        "stamp": ref.stamp.hex(),
+    }

@@ -1,0 +1,160 @@
+"""One repository: its branches, tags and history."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from versionfs.errors import AlreadyExistsError, ConflictError
+from versionfs.objectstore import Version
+from versionfs.repo.history import first_parents
+from versionfs.repo.refs import RefKind
+from versionfs.repo.revisions import Resolver
+from versionfs.repo.spec import validate_name
+from versionfs.types import Commit, NodeRef, Ref
+
+if TYPE_CHECKING:
+    from versionfs.repo.store import Store
+
+
+class Repository:
+    """A named history in a store. Holds no state of its own; thread-safe."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store = store
+        self.name = name
+        self._resolver = Resolver(store.refs, store.commits)
+
+    def branches(self) -> dict[str, Ref]:
+        """Returns the branches, sorted by name."""
+        return self._refs(RefKind.BRANCH)
+
+    def tags(self) -> dict[str, Ref]:
+        """Returns the tags, sorted by name."""
+        return self._refs(RefKind.TAG)
+
+    def _refs(self, kind: RefKind) -> dict[str, Ref]:
+        refs = self.store.refs
+        return {name: refs.read(self.name, kind, name)[0] for name in refs.names(self.name, kind)}
+
+    def branch(self, name: str) -> Ref:
+        """Returns a branch.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        self._resolver.ref(self.name, RefKind.BRANCH, name)
+        return self.store.refs.read(self.name, RefKind.BRANCH, name)[0]
+
+    def tag(self, name: str) -> Ref:
+        """Returns a tag.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        self._resolver.ref(self.name, RefKind.TAG, name)
+        return self.store.refs.read(self.name, RefKind.TAG, name)[0]
+
+    def create_branch(self, name: str, commit: Commit) -> Ref:
+        """Makes a branch whose head is the commit; costs one small object.
+
+        Raises:
+            AlreadyExistsError: the name is taken.
+            InvalidInputError: it is not a branch name.
+        """
+        return self._create(RefKind.BRANCH, name, commit)
+
+    def create_tag(self, name: str, commit: Commit) -> Ref:
+        """Makes a tag for the commit.
+
+        Raises:
+            AlreadyExistsError: the name is taken.
+            InvalidInputError: it is not a tag name.
+        """
+        return self._create(RefKind.TAG, name, commit)
+
+    def _create(self, kind: RefKind, name: str, commit: Commit) -> Ref:
+        what = "branch" if kind is RefKind.BRANCH else "tag"
+        validate_name(what, name)
+        try:
+            return self.store.refs.move(
+                self.name, kind, name, commit.ref, None, reason=f"create {what}"
+            )
+        except ConflictError as error:
+            raise AlreadyExistsError(
+                f"{self.name} has a {what} {name!r} already",
+                hint=f"choose another name, or delete it with `versionfs {what} -d`",
+            ) from error
+
+    def delete_branch(self, name: str) -> None:
+        """Removes a branch; its commits stay until they are collected.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        self._resolver.ref(self.name, RefKind.BRANCH, name)
+        self.store.refs.delete(self.name, RefKind.BRANCH, name)
+
+    def delete_tag(self, name: str) -> None:
+        """Removes a tag.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        self._resolver.ref(self.name, RefKind.TAG, name)
+        self.store.refs.delete(self.name, RefKind.TAG, name)
+
+    def commit(self, ref: NodeRef) -> Commit:
+        """Returns the commit that a reference names."""
+        return self.store.commits.read(ref)
+
+    def history(self, start: Commit | NodeRef) -> Iterator[Commit]:
+        """Yields a commit and its first parents, newest first."""
+        commit = start if isinstance(start, Commit) else self.commit(start)
+        return first_parents(self.store.commits, commit)
+
+    def resolve(self, branch: str | None, revision: str | None) -> Commit:
+        """Returns the commit that ``BRANCH@REVISION`` means; see :mod:`versionfs.repo.revisions`.
+
+        Raises:
+            NotFoundError: there is no such branch, tag or commit.
+            AmbiguousError: an id prefix fits several commits.
+            InvalidInputError: the text is not a revision, or needs a branch.
+        """
+        return self._resolver.resolve(self.name, branch, revision)
+
+    def advance(
+        self,
+        branch: str,
+        commit: NodeRef,
+        expected: Version | None,
+        *,
+        old: NodeRef | None,
+        reason: str,
+    ) -> Ref:
+        """Moves a branch to a new commit, if nobody moved it since ``expected`` was read.
+
+        Raises:
+            ConflictError: somebody did.
+        """
+        return self.store.refs.move(
+            self.name, RefKind.BRANCH, branch, commit, expected, reason=reason, old=old
+        )
+
+    def refs_version(self) -> str:
+        """Returns a token that changes when any branch or tag of the repository changes."""
+        digest = hashlib.blake2b(digest_size=16)
+        for kind in RefKind:
+            for info in self.store.objects.list(f"repos/{self.name}/{kind.value}/"):
+                digest.update(f"{info.key}\0{info.size}\0{info.mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def describe(self) -> Mapping[bytes, list[str]]:
+        """Returns the names (branches, then ``@tags``) that each commit id has."""
+        names: dict[bytes, list[str]] = {}
+        for name, ref in self.branches().items():
+            names.setdefault(ref.commit.id, []).append(name)
+        for name, ref in self.tags().items():
+            names.setdefault(ref.commit.id, []).append(f"@{name}")
+        return names

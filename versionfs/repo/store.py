@@ -1,0 +1,260 @@
+"""An open store: what all else is reached through."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ulid import ULID
+
+from versionfs.chunking import BlockCodec, ChunkingParameters
+from versionfs.chunkstore import (
+    MetadataReader,
+    MetadataWriter,
+    PackReader,
+    sync_index,
+)
+from versionfs.config import Settings
+from versionfs.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    NotFoundError,
+    UnsupportedFormatError,
+)
+from versionfs.index import ChunkIndex, Environment, KnownRefs, NodeCache, SourceCache
+from versionfs.objectstore import ObjectStore, open_object_store
+from versionfs.repo.commits import CommitReader
+from versionfs.repo.format import FORMAT_KEY, StoreFormat
+from versionfs.repo.history import ancestors
+from versionfs.repo.refs import Refs
+from versionfs.repo.repository import Repository
+from versionfs.repo.revisions import suggest
+from versionfs.repo.spec import validate_name
+from versionfs.repo.statistics import StoreStatistics
+from versionfs.tree import Contents, Trees
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """An open store with its index and readers. Thread-safe, except ``close``."""
+
+    def __init__(self, settings: Settings, objects: ObjectStore, store_format: StoreFormat) -> None:
+        self.settings = settings
+        self.objects = objects
+        self.format = store_format
+        self.environment = Environment(settings.cache_dir / "index" / store_format.store_id)
+        self.index = ChunkIndex(self.environment)
+        self.node_cache = NodeCache(self.environment, self.index)
+        self.sources = SourceCache(self.environment)
+        self.packs = PackReader(objects, settings.block_cache_bytes)
+        self.metadata = MetadataReader(self.packs, self.node_cache)
+        self.trees = Trees(self.metadata, settings.node_cache_bytes)
+        self.contents = Contents(self.metadata, self.packs)
+        self.commits = CommitReader(self.metadata)
+        self.refs = Refs(objects, KnownRefs(self.environment))
+        self.codec = BlockCodec(settings.compression_level)
+
+    @property
+    def id(self) -> str:
+        """The store's id, made when it was created."""
+        return self.format.store_id
+
+    @property
+    def url(self) -> str:
+        """Where the store is, for messages."""
+        return self.objects.url
+
+    @property
+    def chunking(self) -> ChunkingParameters:
+        """The chunk sizes of the store."""
+        return self.format.chunking
+
+    @classmethod
+    def open(cls, settings: Settings) -> Store:
+        """Opens an existing store.
+
+        Raises:
+            NotFoundError: there is nothing at that place.
+            UnsupportedFormatError: what is there is not a store, or a newer one.
+            CorruptionError: its format file is damaged.
+        """
+        objects = open_object_store(settings.store)
+        try:
+            data = objects.get(FORMAT_KEY)
+        except NotFoundError as error:
+            if next(iter(objects.list("")), None) is not None or _has_files(settings.store):
+                raise UnsupportedFormatError(
+                    f"{settings.store} is not a versionfs store",
+                    hint="name another folder with --store or VERSIONFS_STORE",
+                ) from error
+            raise NotFoundError(
+                f"there is no store at {settings.store}",
+                hint=f"make one with `versionfs --store {settings.store} init`",
+            ) from error
+        return cls(settings, objects, StoreFormat.decode(data, settings.store))
+
+    @classmethod
+    def create(cls, settings: Settings, chunking: ChunkingParameters | None = None) -> Store:
+        """Makes a new store and opens it.
+
+        Raises:
+            AlreadyExistsError: there is one, or other files are in the way.
+        """
+        objects = open_object_store(settings.store)
+        if next(iter(objects.list("")), None) is not None or _has_files(settings.store):
+            with contextlib.suppress(NotFoundError):
+                objects.size(FORMAT_KEY)
+                raise AlreadyExistsError(f"there is a store at {settings.store} already")
+            raise AlreadyExistsError(
+                f"{settings.store} is not empty", hint="name a new or empty folder"
+            )
+        store_format = StoreFormat(str(ULID()), chunking or ChunkingParameters())
+        try:
+            objects.replace(FORMAT_KEY, store_format.encode(), None)
+        except ConflictError as error:
+            raise AlreadyExistsError(f"there is a store at {settings.store} already") from error
+        return cls(settings, objects, store_format)
+
+    @classmethod
+    def open_or_create(cls, settings: Settings) -> Store:
+        """Opens the store, making it first when there is none."""
+        try:
+            return cls.open(settings)
+        except NotFoundError:
+            with contextlib.suppress(AlreadyExistsError):
+                return cls.create(settings)
+            return cls.open(settings)
+
+    def close(self) -> None:
+        """Closes the index; idempotent."""
+        try:
+            self.metadata.flush()
+        finally:
+            self.environment.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def metadata_writer(self) -> MetadataWriter:
+        """Returns a new writer of trees and commits."""
+        return MetadataWriter(self.objects, self.index, self.node_cache, self.codec)
+
+    def sync_index(self) -> int:
+        """Brings the index in line with the packs in the store; returns how many were added."""
+        return sync_index(self.objects, self.index)
+
+    # Repositories
+
+    def repositories(self) -> list[str]:
+        """Returns the names of all repositories, sorted."""
+        names = {info.key.split("/")[1] for info in self.objects.list("repos/")}
+        return sorted(name for name in names if self._exists(name))
+
+    def _exists(self, name: str) -> bool:
+        try:
+            self.objects.size(_marker(name))
+        except NotFoundError:
+            return False
+        return True
+
+    def repository(self, name: str) -> Repository:
+        """Returns a repository.
+
+        Raises:
+            NotFoundError: there is none of that name; the hint says which there are.
+        """
+        validate_name("repository", name)
+        if not self._exists(name):
+            raise NotFoundError(
+                f"there is no repository {name!r} in {self.settings.store}",
+                hint=suggest("repository", name, self.repositories()),
+            )
+        return Repository(self, name)
+
+    def create_repository(self, name: str) -> Repository:
+        """Makes an empty repository.
+
+        Raises:
+            AlreadyExistsError: the name is taken.
+            InvalidInputError: it is not a repository name.
+        """
+        validate_name("repository", name)
+        value = {"created_ns": time.time_ns(), "nonce": str(ULID()), "version": 1}
+        try:
+            self.objects.replace(_marker(name), json.dumps(value).encode() + b"\n", None)
+        except ConflictError as error:
+            raise AlreadyExistsError(f"there is a repository {name!r} already") from error
+        return Repository(self, name)
+
+    def delete_repository(self, name: str) -> None:
+        """Removes a repository with its branches, tags and reflog.
+
+        The marker goes first: a crash leaves nothing that looks like a repository.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        self.repository(name)
+        self.objects.remove(_marker(name))
+        for info in list(self.objects.list(f"repos/{name}/")):
+            with contextlib.suppress(NotFoundError):
+                self.objects.remove(info.key)
+
+    def statistics(self) -> StoreStatistics:
+        """Returns what the store holds; reads all commits and the index."""
+        self.sync_index()
+        heads = []
+        repositories = [self.repository(name) for name in self.repositories()]
+        branches = tags = 0
+        for repository in repositories:
+            found, tagged = repository.branches(), repository.tags()
+            branches += len(found)
+            tags += len(tagged)
+            heads += [ref.commit for ref in (*found.values(), *tagged.values())]
+        commits = files = logical = 0
+        for commit in ancestors(self.commits, heads):
+            commits += 1
+            files += commit.root.files
+            logical += commit.root.size
+        chunks, unique, metadata_packs = self.index.totals()
+        sizes = {info.key.rsplit("/", 1)[-1]: info.size for info in self.objects.list("packs/")}
+        return StoreStatistics(
+            repositories=len(repositories),
+            branches=branches,
+            tags=tags,
+            commits=commits,
+            files=files,
+            logical_bytes=logical,
+            unique_bytes=unique,
+            stored_bytes=sum(sizes.values()),
+            metadata_bytes=sum(sizes.get(pack.hex(), 0) for pack in metadata_packs),
+            chunks=chunks,
+            packs=len(sizes),
+        )
+
+
+def _marker(name: str) -> str:
+    return f"repos/{name}/repo.json"
+
+
+def _has_files(store: str) -> bool:
+    """Tells whether a local folder has files that are not objects."""
+    folder = Path(store)
+    try:
+        return "://" not in store and any(folder.iterdir())
+    except OSError:
+        return False

@@ -1,0 +1,124 @@
+"""Reads directories: lookup, iteration and paths over prolly trees, with a bounded node cache."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from versionfs.chunkstore import MetadataReader
+from versionfs.errors import CorruptionError
+from versionfs.tree.node import Child, Inner, Leaf, decode
+from versionfs.types import Entry, NodeRef, ObjectKind, short
+
+
+@dataclass(frozen=True, slots=True)
+class TreeStatistics:
+    """Counts since the reader was made: nodes asked for, found in the cache, and decoded."""
+
+    nodes_read: int
+    cache_hits: int
+    nodes_decoded: int
+    cached_bytes: int
+
+
+class Trees:
+    """Reads tree nodes. Thread-safe; what it returns is shared and must not be modified."""
+
+    def __init__(self, objects: MetadataReader, cache_bytes: int) -> None:
+        self._objects = objects
+        self._bound = cache_bytes
+        self._held = 0
+        self._nodes: OrderedDict[bytes, Leaf | Inner] = OrderedDict()
+        self._lock = threading.Lock()
+        self._read = self._hits = self._decoded = 0
+
+    def statistics(self) -> TreeStatistics:
+        """Returns counts since the reader was made."""
+        return TreeStatistics(self._read, self._hits, self._decoded, self._held)
+
+    def node(self, ref: NodeRef) -> Leaf | Inner:
+        """Returns a node.
+
+        Raises:
+            CorruptionError: it is damaged or gone.
+        """
+        key = ref.id + ref.stamp
+        with self._lock:
+            self._read += 1
+            node = self._nodes.get(key)
+            if node is not None:
+                self._nodes.move_to_end(key)
+                self._hits += 1
+                return node
+        node = decode(self._objects.load(ObjectKind.TREE, ref))
+        with self._lock:
+            self._decoded += 1
+            if key not in self._nodes:
+                self._nodes[key] = node
+                self._held += node.size_bytes
+                while self._held > self._bound and len(self._nodes) > 1:
+                    _, old = self._nodes.popitem(last=False)
+                    self._held -= old.size_bytes
+        return node
+
+    def leaf(self, ref: NodeRef) -> Leaf:
+        """Returns a node that is known to be a leaf."""
+        node = self.node(ref)
+        if not isinstance(node, Leaf):
+            raise CorruptionError(f"tree node {short(ref.id)} is not a leaf")
+        return node
+
+    def leaf_for(self, root: NodeRef, name: bytes) -> tuple[NodeRef, Leaf]:
+        """Returns the leaf that has the name, if the directory has it."""
+        ref = root
+        node = self.node(ref)
+        while isinstance(node, Inner):
+            ref = node.children[node.child_for(name)].ref
+            node = self.node(ref)
+        return ref, node
+
+    def lookup(self, root: NodeRef, name: bytes) -> Entry | None:
+        """Returns the entry of that name in a directory, or None."""
+        _, leaf = self.leaf_for(root, name)
+        index = leaf.find(name)
+        return leaf.entry(index) if index >= 0 else None
+
+    def leaves(self, root: NodeRef, after: bytes | None = None) -> Iterator[tuple[NodeRef, Leaf]]:
+        """Yields the leaves of a directory in order, from the one that may have a name > after."""
+        node = self.node(root)
+        if isinstance(node, Leaf):
+            yield root, node
+            return
+        start = 0 if after is None else bisect_right(node.keys, after)
+        for index in range(start, node.count):
+            yield from self.leaves(node.children[index].ref, after if index == start else None)
+
+    def entries(self, root: NodeRef, after: bytes | None = None) -> Iterator[Entry]:
+        """Yields the entries of a directory in name order, from the first name > after."""
+        for _, leaf in self.leaves(root, after):
+            start = 0 if after is None else bisect_right(leaf.names, after)
+            for index in range(start, leaf.count):
+                yield leaf.entry(index)
+
+    def walk_path(self, root: Entry, path: bytes) -> Entry | None:
+        """Returns the entry at a path below a directory (``b"a/b"``; ``b""`` is the root)."""
+        entry = root
+        for name in path.split(b"/"):
+            if not name:
+                continue
+            if not entry.is_dir:
+                return None
+            found = self.lookup(entry.node, name)
+            if found is None:
+                return None
+            entry = found
+        return entry
+
+    def summary(self, ref: NodeRef) -> Child:
+        """Returns a directory's root with its totals."""
+        node = self.node(ref)
+        key = (node.names if isinstance(node, Leaf) else node.keys)[-1:] or [b""]
+        return Child(ref, key[0], *node.totals())
