@@ -8,6 +8,7 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$ROOT/scripts/lib/install.sh"
 . "$ROOT/scripts/lib/sample.sh"
+FOLDER=
 [ $# -eq 0 ] || FOLDER=$(cd "$1" && pwd)
 
 require_fuse
@@ -40,9 +41,9 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say() { printf '\n\033[1;36m# %s\033[0m\n' "$*"; }
+say() { printf '\n%s# %s%s\n' "$HEADING" "$*" "$PLAIN"; }
 run() { # shows a line of shell, then runs it
-    printf '\033[1m$ %s\033[0m\n' "$1"
+    printf '%s$ %s%s\n' "$BOLD" "$1" "$PLAIN"
     eval "$1"
 }
 
@@ -74,7 +75,7 @@ run "ls data/python/main@~1 | wc -l"
 run "ls -x -w 100 data/python/main | sed -n '1,5p'"
 run "ls -l data/python/.log/main"
 run "grep -rn 'second version' data/python/main/$(dirname "$EDITED") data/python/main/ADDED.txt"
-run "grep -c 'second version' data/python/main@~1/$EDITED || true"
+run "tail -n 1 data/python/main@~1/$EDITED data/python/main/$EDITED"
 
 say "What changed, and what it took"
 run "versionfs diff --stat python@~1 python"

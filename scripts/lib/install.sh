@@ -1,7 +1,13 @@
 # Install steps that scripts/test.sh and scripts/demo.sh share. Sourced by bash, under `set -eu`.
 # Everything here does nothing when there is nothing to do. Progress goes to standard error.
 
-note() { printf '\033[2m· %s\033[0m\n' "$*" >&2; }
+# Colours, where somebody looks: on a terminal.
+BOLD='' HEADING='' PLAIN=''
+if [ -t 1 ]; then
+    BOLD=$'\033[1m' HEADING=$'\033[1;36m' PLAIN=$'\033[0m'
+fi
+
+note() { printf '· %s\n' "$*" >&2; }
 
 fail() {
     printf 'error: %s\n' "$*" >&2
@@ -110,7 +116,7 @@ make_venv() {
     find_python
     note "making .venv with $("$PYTHON" --version) (a minute or two: pyfuse3 is compiled)"
     "$PYTHON" -m venv --clear "$VENV"
-    retry_once "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+    retry_once "$VENV/bin/python" -m pip install -qq --disable-pip-version-check \
         --editable "$ROOT${extra:+[$extra]}" >&2
     echo "$wanted" >"$VENV/versionfs-installed"
     echo "$wanted" >"$stamp"

@@ -44,7 +44,7 @@ pick_files() {
     if [ ${#files[@]} -lt 3 ]; then
         mapfile -t files < <(cd "$1" && find . -type f -size -64k -regex '[A-Za-z0-9_./-]*' | LC_ALL=C sort)
     fi
-    [ ${#files[@]} -ge 3 ] || fail "the folder has too few small files for the demo"
+    [ ${#files[@]} -ge 3 ] || fail "the folder has too few small files with plain names for the demo"
     EDITED=${files[0]#./}
     DELETED=${files[1]#./}
     RENAMED=${files[2]#./}
