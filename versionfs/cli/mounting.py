@@ -1,0 +1,123 @@
+"""``versionfs mount``, ``umount``, ``mounts``: versions as folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from versionfs.cli.command import command
+from versionfs.cli.formats import local_time, screen_time
+from versionfs.cli.output import Column
+from versionfs.cli.session import Session
+
+if TYPE_CHECKING:
+    from versionfs.fuse import MountInfo
+
+
+@command(
+    "mount",
+    example="""
+        versionfs mount ~/data
+        versionfs mount ~/photos-1.0 photos@v1.0
+    """,
+)
+@click.argument("mountpoint")
+@click.argument("spec", required=False)
+@click.option("--foreground", is_flag=True, help="Stay in the foreground until it is unmounted.")
+@click.option("--allow-other", is_flag=True, help="Let other users read the mount.")
+@click.pass_obj
+def mount_command(
+    session: Session, mountpoint: str, spec: str | None, foreground: bool, allow_other: bool
+) -> None:
+    """Shows every version of every repository as a folder below MOUNTPOINT.
+
+    With SPEC, one repository, branch or version is the root. MOUNTPOINT is an empty folder. The
+    command returns when the mount serves; a process in the background goes on serving it.
+    """
+    from versionfs.cli.targets import Target, format_spec, read_target
+    from versionfs.fuse import mount
+
+    target = read_target(session, spec) if spec is not None else Target(None)
+    settings = session.settings_for(target.store)
+    shown = "the store" if target.spec is None else format_spec(target.spec)
+    if foreground:
+        mount(settings, Path(mountpoint), target.spec, foreground=True, allow_other=allow_other)
+        return
+    mount(settings, Path(mountpoint), target.spec, allow_other=allow_other)
+    if session.output.json:
+        session.output.document(
+            {
+                "mountpoint": str(Path(mountpoint).resolve()),
+                "spec": format_spec(target.spec) if target.spec else None,
+                "store": settings.store,
+            }
+        )
+        return
+    session.output.line(f"mounted {shown} on {mountpoint}")
+
+
+@command("umount", example="versionfs umount ~/data")
+@click.argument("mountpoints", metavar="MOUNTPOINT...", nargs=-1, required=True)
+@click.pass_obj
+def umount_command(session: Session, mountpoints: tuple[str, ...]) -> None:
+    """Ends mounts and waits until they are gone; cleans up after a daemon that was killed."""
+    from versionfs.fuse import unmount
+
+    for mountpoint in mountpoints:
+        unmount(session.settings, Path(mountpoint))
+    if session.output.json:
+        session.output.document({"unmounted": list(mountpoints)})
+
+
+@command("mounts", example="versionfs mounts --json")
+@click.pass_obj
+def mounts_command(session: Session) -> None:
+    """Lists the mounts of this machine and user.
+
+    Plain lines have the fields: mount point, SPEC (empty for a whole store), store, process id,
+    start time, and alive or dead.
+    """
+    from versionfs.fuse import mounts
+
+    session.output.records(
+        mounts(session.settings),
+        as_json=_mount_json,
+        as_plain=lambda mount: [
+            str(mount.mountpoint),
+            str(mount.spec or ""),
+            str(mount.store),
+            str(mount.pid),
+            local_time(mount.started_ns),
+            "alive" if mount.alive else "dead",
+        ],
+        columns=[
+            Column("MOUNTPOINT", "blue"),
+            Column("SPEC"),
+            Column("STORE"),
+            Column("PID", right=True),
+            Column("SINCE"),
+            Column("STATE"),
+        ],
+        as_cells=lambda mount: [
+            str(mount.mountpoint),
+            str(mount.spec or "(all)"),
+            str(mount.store),
+            str(mount.pid),
+            screen_time(mount.started_ns),
+            "alive" if mount.alive else "dead",
+        ],
+    )
+
+
+def _mount_json(mount: MountInfo) -> dict[str, Any]:
+    return {
+        "mountpoint": str(mount.mountpoint),
+        "spec": str(mount.spec) if mount.spec else None,
+        "store": str(mount.store),
+        "pid": mount.pid,
+        "started": local_time(mount.started_ns),
+        "started_ns": mount.started_ns,
+        "alive": mount.alive,
+    }

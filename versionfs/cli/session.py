@@ -1,0 +1,114 @@
+"""What one run of the command line works with: settings, output, and the store when needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from versionfs.cli.formats import one_line
+from versionfs.cli.output import Color, Output
+from versionfs.errors import NotFoundError, VersionFSError
+
+if TYPE_CHECKING:
+    from versionfs.config import Settings
+    from versionfs.repo import Store
+
+
+class Session:
+    """One run. The flags are set while click parses; everything else comes from them, lazily."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.store_flag: str | None = None
+        self.home_flag: str | None = None
+        self.color: Color = "auto"
+        self.json = False
+
+    @property
+    def debug(self) -> bool:
+        """Whether an unexpected error shows its traceback."""
+        return self.environ.get("VERSIONFS_DEBUG", "") not in ("", "0")
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings from flags, environment and config.toml.
+
+        Raises:
+            InvalidInputError: config.toml holds a key or a value that it may not.
+        """
+        from versionfs.config import load_settings
+
+        return load_settings(self.environ, store=self.store_flag, home=self.home_flag)
+
+    @cached_property
+    def output(self) -> Output:
+        """Standard output; made after parsing, when --json and --color are known."""
+        return Output(as_json=self.json, color=self.color)
+
+    @property
+    def explicit_store(self) -> bool:
+        """Whether the user named a store, by flag or environment."""
+        return bool(self.store_flag or self.environ.get("VERSIONFS_STORE"))
+
+    def settings_for(self, mount_store: str | None) -> Settings:
+        """Returns the settings for a store that a mount named; the session's own for None."""
+        if mount_store is None:
+            return self.settings
+        from versionfs.config import with_store
+
+        return with_store(self.settings, mount_store)
+
+    def open_store(self, mount_store: str | None = None) -> Store:
+        """Opens an existing store; the caller closes it.
+
+        Raises:
+            NotFoundError: there is no store; the hint says what makes one.
+        """
+        from versionfs.repo import Store
+
+        settings = self.settings_for(mount_store)
+        try:
+            return Store.open(settings)
+        except NotFoundError as error:
+            if not settings.default_store:
+                raise
+            raise NotFoundError(
+                error.message, hint="`versionfs import SOURCE REPO` makes this default store"
+            ) from error
+
+    def open_or_make_store(self, mount_store: str | None = None) -> Store:
+        """Opens the store, and makes it when it is the default one and missing.
+
+        Raises:
+            NotFoundError: somebody named a store that is not there.
+        """
+        from versionfs.repo import Store
+
+        settings = self.settings_for(mount_store)
+        return Store.open_or_create(settings) if settings.default_store else Store.open(settings)
+
+    def announce(self, store: Store, repository: str) -> None:
+        """Tells the live mounts of the store that a branch or tag moved, and waits until they know.
+
+        A mount that cannot be told costs a warning, not the command: what it did is done.
+        """
+        try:
+            registered = any(os.scandir(store.settings.state_dir / "mounts"))
+        except OSError:
+            return
+        if not registered:
+            return
+        from versionfs.fuse import notify_moved
+
+        try:
+            notify_moved(store.settings, store.id, repository)
+        except (VersionFSError, OSError) as error:
+            self.warn(f"a mount could not be told of the change: {error}")
+
+    def warn(self, message: str) -> None:
+        """Writes a warning line on standard error."""
+        click.echo(f"versionfs: warning: {one_line(message)}", err=True)
