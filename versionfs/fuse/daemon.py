@@ -1,0 +1,254 @@
+"""The process that serves a mount: ``python -m versionfs.fuse.daemon``, request on its stdin.
+
+It says on its stdout how the start went, as one line of JSON, and then only writes its log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, Final
+
+import pyfuse3
+import trio
+
+from versionfs import errors
+from versionfs.config import Settings
+from versionfs.errors import MountError, VersionFSError
+from versionfs.fuse import control, registry, spin
+from versionfs.fuse.mountpoint import FILE_SYSTEM, set_read_ahead
+from versionfs.fuse.operations import Operations
+from versionfs.fuse.refresher import Refresher
+from versionfs.repo import Spec, Store, parse_spec
+from versionfs.vfs import FileSystem, Owner
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD_KIB: Final = 1024
+"""128 KiB, the default, is 3 to 4 times slower (PERFORMANCE.md). Takes root to set."""
+
+_LOG_BYTES: Final = 4 * 1024 * 1024
+_STOP_SECONDS: Final = 0.05
+"""Leaves time for the answer to the one who asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """What to mount where."""
+
+    settings: Settings
+    mountpoint: Path
+    spec: Spec | None
+    allow_other: bool
+
+    def encode(self) -> bytes:
+        """Returns the request as a daemon reads it."""
+        settings = {
+            name: os.fspath(value) if isinstance(value, Path) else value
+            for name, value in asdict(self.settings).items()
+        }
+        value = {
+            "settings": settings,
+            "mountpoint": os.fspath(self.mountpoint),
+            "spec": None if self.spec is None else str(self.spec),
+            "allow_other": self.allow_other,
+        }
+        return json.dumps(value).encode("ascii")
+
+    @classmethod
+    def decode(cls, data: bytes) -> MountRequest:
+        """Returns the request that was encoded."""
+        value: dict[str, Any] = json.loads(data)
+        settings: dict[str, Any] = value["settings"]
+        for field in fields(Settings):
+            if "Path" in str(field.type) and settings[field.name] is not None:
+                settings[field.name] = Path(settings[field.name])
+        return cls(
+            Settings(**settings),
+            Path(value["mountpoint"]),
+            None if value["spec"] is None else parse_spec(value["spec"]),
+            bool(value["allow_other"]),
+        )
+
+
+def encode_error(error: BaseException) -> dict[str, Any]:
+    """Returns an error as the daemon tells it."""
+    if isinstance(error, VersionFSError):
+        kind = type(error).__name__
+        return {"ok": False, "kind": kind, "message": error.message, "hint": error.hint}
+    text = f"the mount failed unexpectedly: {type(error).__name__}: {error}"
+    return {"ok": False, "kind": "MountError", "message": text, "hint": None}
+
+
+def decode_error(value: Mapping[str, Any]) -> VersionFSError:
+    """Returns the error that a daemon told of."""
+    kind = getattr(errors, str(value.get("kind")), MountError)
+    if not (isinstance(kind, type) and issubclass(kind, VersionFSError)):
+        kind = MountError
+    try:
+        return kind(str(value["message"]), hint=value.get("hint"))
+    except TypeError:
+        return MountError(str(value["message"]), hint=value.get("hint"))
+
+
+def serve(request: MountRequest, ready: Callable[[], None]) -> None:
+    """Mounts and serves until the mount ends; calls ``ready`` when it serves.
+
+    Raises:
+        VersionFSError: the mount cannot be made.
+    """
+    with Store.open(request.settings) as store:
+        owner = Owner(os.geteuid(), os.getegid())
+        filesystem = FileSystem(store, request.spec, owner)
+        files = registry.files_of(request.settings, request.mountpoint)
+        files.record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        listener = control.listen(files.socket)
+        spin.enable()
+        try:
+            _mount(request, filesystem)
+            try:
+                record = _record(request, store)
+                registry.write(request.settings, record)
+                trio.run(
+                    _serve, request, filesystem, listener, ready, strict_exception_groups=False
+                )
+            finally:
+                # A no-op if somebody else has unmounted it already.
+                pyfuse3.close(unmount=True)
+        finally:
+            listener.close()
+            current = registry.read(request.settings, request.mountpoint)
+            if current is None or current.pid == os.getpid():
+                registry.remove(request.settings, request.mountpoint)
+
+
+def _mount(request: MountRequest, filesystem: FileSystem) -> None:
+    options = {
+        "ro",
+        "default_permissions",
+        "fsname=versionfs",
+        f"subtype={FILE_SYSTEM.partition('.')[2]}",
+    }
+    if request.allow_other:
+        options.add("allow_other")
+    try:
+        pyfuse3.init(Operations(filesystem), os.fspath(request.mountpoint), options)
+    except RuntimeError as error:
+        raise MountError(
+            f"cannot mount on {request.mountpoint}", hint="`versionfs doctor` says what is missing"
+        ) from error
+
+
+def _record(request: MountRequest, store: Store) -> registry.MountRecord:
+    pid = os.getpid()
+    return registry.MountRecord(
+        mountpoint=os.fspath(request.mountpoint),
+        spec=None if request.spec is None else str(request.spec),
+        store=request.settings.store,
+        store_id=store.id,
+        pid=pid,
+        pid_started=registry.process_started(pid) or 0,
+        started_ns=time.time_ns(),
+    )
+
+
+async def _serve(
+    request: MountRequest,
+    filesystem: FileSystem,
+    listener: socket.socket,
+    ready: Callable[[], None],
+) -> None:
+    refresher = Refresher(filesystem)
+
+    async def answer(message: control.Request) -> control.Reply:
+        match message.get("op"):
+            case "refresh":
+                repository = message.get("repository")
+                await refresher.refresh(None if repository is None else str(repository))
+                return {}
+            case "status":
+                return {"pid": os.getpid(), "mountpoint": os.fspath(request.mountpoint)}
+            case "statistics":
+                return {"statistics": asdict(filesystem.statistics())}
+            case "stop":
+                nursery.start_soon(_stop_soon)
+                return {}
+        raise ValueError("unknown op")
+
+    async def stop_on_signal() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                log.info("ending the mount on signal %s", signal.Signals(number).name)
+                pyfuse3.terminate()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop_on_signal)
+        nursery.start_soon(control.serve, listener, answer)
+        nursery.start_soon(refresher.poll)
+        nursery.start_soon(_in_thread, partial(set_read_ahead, request.mountpoint, READ_AHEAD_KIB))
+        nursery.start_soon(_in_thread, ready)
+        log.info("serving %s at %s", request.spec or "the store", request.mountpoint)
+        await pyfuse3.main()
+        nursery.cancel_scope.cancel()
+    log.info("the mount %s has ended", request.mountpoint)
+
+
+async def _in_thread(work: Callable[[], object]) -> None:
+    await trio.to_thread.run_sync(work)
+
+
+async def _stop_soon() -> None:
+    await trio.sleep(_STOP_SECONDS)
+    pyfuse3.terminate()
+
+
+def log_to(path: Path) -> None:
+    """Sends the log of this process to a file that keeps to a bounded size."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+
+def main() -> int:
+    """Runs the daemon; returns its exit code."""
+    request = MountRequest.decode(sys.stdin.buffer.read())
+    answers = os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    os.close(null)
+    log_to(registry.files_of(request.settings, request.mountpoint).log)
+    os.chdir("/")
+
+    def tell(message: Mapping[str, Any]) -> None:
+        with suppress(OSError):
+            os.write(answers, json.dumps(message).encode("ascii") + b"\n")
+            os.close(answers)
+
+    try:
+        serve(request, lambda: tell({"ok": True, "pid": os.getpid()}))
+    except Exception as error:
+        if isinstance(error, VersionFSError):
+            log.error("%s", error)
+        else:
+            log.exception("the daemon failed")
+        tell(encode_error(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Open files. A handle is the inode number: what a number stands for never changes."""
+
+from __future__ import annotations
+
+import errno
+from collections import OrderedDict
+from typing import Final
+
+from versionfs.tree import Contents, FileContent
+from versionfs.types import Kind
+from versionfs.vfs.directories import Directories
+from versionfs.vfs.errnos import FileSystemError
+
+_KEPT: Final = 512
+"""Contents kept for the next read. One that fell out is opened again, which costs no I/O."""
+
+
+class Files:
+    """Reads files by inode number. The kernel keeps the number known while a file is open."""
+
+    def __init__(self, directories: Directories, contents: Contents) -> None:
+        self._directories = directories
+        self._contents = contents
+        self._open: OrderedDict[int, FileContent] = OrderedDict()
+
+    def content(self, number: int) -> FileContent:
+        """Returns the content of a regular file.
+
+        Raises:
+            FileSystemError: ENOENT: the number is not known; EINVAL: it is a symlink.
+        """
+        content = self._open.get(number)
+        if content is not None:
+            return content
+        found = self._directories.file(number)
+        if found is None:
+            raise FileSystemError(errno.ENOENT)
+        leaf, index = found
+        if leaf.kinds[index] == Kind.SYMLINK:
+            raise FileSystemError(errno.EINVAL)
+        content = self._contents.open(leaf.entry(index))
+        self._open[number] = content
+        if len(self._open) > _KEPT:
+            self._open.popitem(last=False)
+        return content
+
+    def target(self, number: int) -> bytes:
+        """Returns the target of a symlink.
+
+        Raises:
+            FileSystemError: ENOENT: the number is not known; EINVAL: it is no symlink.
+        """
+        found = self._directories.file(number)
+        if found is None:
+            raise FileSystemError(errno.ENOENT)
+        leaf, index = found
+        if leaf.kinds[index] != Kind.SYMLINK:
+            raise FileSystemError(errno.EINVAL)
+        return leaf.target(index)

@@ -1,0 +1,365 @@
+"""The file system of a mount: one method for each request, by inode number.
+
+Used from one thread only. What may block on the store for long is handed out as work, for another
+thread, by ``preparation``, ``Refresh.locate`` and ``SpaceCounter``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from versionfs.errors import NotFoundError
+from versionfs.repo import Spec, Store
+from versionfs.vfs.directories import Directories, Item
+from versionfs.vfs.errnos import FileSystemError
+from versionfs.vfs.files import Files
+from versionfs.vfs.listing import Listing, NodeListing, TreeListing
+from versionfs.vfs.namespace import Namespace
+from versionfs.vfs.nodes import (
+    BRIEF_SECONDS,
+    DAY_SECONDS,
+    Attributes,
+    Directory,
+    LogBranchNode,
+    LogLinkNode,
+    Node,
+    NodeTable,
+    RepositoryNode,
+)
+from versionfs.vfs.owner import Owner
+from versionfs.vfs.resolver import version_of
+from versionfs.vfs.space import NAME_MAX, Space, SpaceCounter
+from versionfs.vfs.views import Invalidation, Located, Mover, View
+from versionfs.vfs.xattrs import ExtendedAttributes
+
+_WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+
+
+class Found(NamedTuple):
+    """The answer to a lookup: attributes, or None, and how long either may be kept (seconds)."""
+
+    attributes: Attributes | None
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class VfsStatistics:
+    """What a mount did and holds: requests by kind, files and directories the kernel knows."""
+
+    requests: Mapping[str, int]
+    inodes: int
+    inode_table_bytes: int
+    directories: int
+    leaves: int
+    open_directories: int
+    refreshes: int
+
+
+class Refresh:
+    """Brings what a mount shows in line with the refs, in steps: see :meth:`FileSystem.refresh`."""
+
+    def __init__(self, views: list[View], mover: Mover, others: list[Invalidation]) -> None:
+        self._views = views
+        self._mover = mover
+        self._others = others
+        self._found: list[tuple[View, Located | None]] = []
+
+    def locate(self) -> None:
+        """Asks the store what each view shows now. May block, may run in any thread."""
+        for view in self._views:
+            self._found.append((view, view.locate()))
+
+    def steps(self) -> Iterator[list[Invalidation]]:
+        """Moves the views; after each step the kernel must drop what it yields.
+
+        In the thread of the file system; each step is short.
+        """
+        yield self._others
+        for view, located in self._found:
+            old = view.located
+            if old is None or (located is not None and old.commit.ref == located.commit.ref):
+                continue
+            yield from self._mover.move(view, located)
+
+
+class FileSystem:
+    """A mount's file system: a whole store, a repository, or one directory of a snapshot.
+
+    Raises:
+        NotFoundError: ``spec`` names no repository, snapshot or directory.
+        AmbiguousError: ``spec`` has an id prefix that several commits share.
+    """
+
+    def __init__(self, store: Store, spec: Spec | None, owner: Owner) -> None:
+        self._store = store
+        self._owner = owner
+        self._nodes = NodeTable()
+        self._directories = Directories(store.trees, self._nodes, owner)
+        self._namespace = Namespace(store, self._nodes, self._directories, owner)
+        self._mover = Mover(store.trees, self._nodes, self._directories.leaves)
+        self._files = Files(self._directories, store.contents)
+        self._xattrs = ExtendedAttributes(self._directories, store.settings.store)
+        self._space = SpaceCounter(store, self._namespace.resolver)
+        self._listings: dict[int, Listing] = {}
+        self._next_handle = 1
+        self._refreshes = 0
+        self.requests: Counter[str] = Counter()
+        self._root = self._make_root(spec)
+
+    def _make_root(self, spec: Spec | None) -> Node:
+        resolver = self._namespace.resolver
+        if spec is None:
+            root = Node(self._nodes.new_number(), None, b"")
+        else:
+            # Raises the error that lists near names, if there is no such repository.
+            repository = self._store.repository(spec.repository)
+            if spec.branch is None and spec.revision is None and not spec.path:
+                number = self._nodes.new_number()
+                root = RepositoryNode(number, None, b"", spec.repository)
+            else:
+                located = resolver.locate_spec(spec)
+                if located is None:
+                    repository.resolve(*version_of(spec))
+                    raise NotFoundError(
+                        f"{spec} is not a directory", hint="mount a directory of a snapshot"
+                    )
+                branch, revision = version_of(spec)
+                plain = Spec(spec.repository, branch, revision)
+
+                def locate() -> Located | None:
+                    return resolver.locate_spec(spec)
+
+                view = View(spec.repository, str(plain), spec.path, located, locate)
+                return self._directories.top(view, None, b"")
+        self._nodes.add(root)
+        return root
+
+    # -- names -----------------------------------------------------------------------------------
+
+    def node(self, number: int) -> Node | None:
+        """Returns the node of a number; None if it is a file's or symlink's, or not known."""
+        return self._nodes.get(number)
+
+    def preparation(self, number: int, name: bytes | None) -> Callable[[], object] | None:
+        """Returns work that makes ``lookup(number, name)``, or ``opendir(number)``, quick.
+
+        The work may block, and may run in any thread; None if there is none to do.
+        """
+        node = self._nodes.get(number)
+        if node is None or isinstance(node, Directory):
+            return None
+        return self._namespace.preparation(node, name)
+
+    def lookup(self, parent: int, name: bytes) -> Found:
+        """Returns what a name in a directory is, and counts a lookup of it.
+
+        Raises:
+            FileSystemError: ENOENT, ENOTDIR, ENAMETOOLONG.
+            AmbiguousError: an id prefix that several commits share.
+        """
+        if len(name) > NAME_MAX:
+            raise FileSystemError(errno.ENAMETOOLONG)
+        node = self._node(parent)
+        if isinstance(node, Directory):
+            return Found(self._directories.lookup(node, name), DAY_SECONDS)
+        found = self._namespace.lookup(node, name)
+        # That a name is not there is not kept: it can come into being.
+        return Found(found, 0.0 if found is None else self._namespace.timeout(node))
+
+    def forget(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Takes lookups from inodes: pairs of number and count. Unknown numbers are ignored."""
+        for number, lookups in pairs:
+            self._directories.forget(number, lookups)
+
+    def attributes(self, number: int) -> tuple[Attributes, float]:
+        """Returns attributes and how long they may be kept, in seconds.
+
+        Raises:
+            FileSystemError: ENOENT.
+        """
+        node = self._nodes.get(number)
+        if isinstance(node, Directory):
+            return self._directories.directory_attributes(node), DAY_SECONDS
+        if node is not None:
+            kept = DAY_SECONDS if isinstance(node, LogLinkNode) else BRIEF_SECONDS
+            return self._namespace.attributes(node), kept
+        found = self._directories.file(number)
+        if found is None:
+            raise FileSystemError(errno.ENOENT)
+        return self._directories.shown(number, *found), DAY_SECONDS
+
+    def readlink(self, number: int) -> bytes:
+        """Returns the target of a symlink.
+
+        Raises:
+            FileSystemError: ENOENT, EINVAL (not a symlink).
+        """
+        node = self._nodes.get(number)
+        if isinstance(node, LogLinkNode):
+            return node.target
+        if node is not None:
+            raise FileSystemError(errno.EINVAL)
+        return self._files.target(number)
+
+    def _node(self, number: int) -> Node:
+        """Returns a directory."""
+        node = self._nodes.get(number)
+        if node is None:
+            known = self._directories.inodes.find(number) >= 0
+            raise FileSystemError(errno.ENOTDIR if known else errno.ENOENT)
+        if isinstance(node, LogLinkNode):
+            raise FileSystemError(errno.ENOTDIR)
+        return node
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def open(self, number: int, flags: int) -> int:
+        """Opens a file for reading and returns its handle.
+
+        Raises:
+            FileSystemError: ENOENT, EISDIR, EROFS.
+        """
+        if flags & _WRITING:
+            raise FileSystemError(errno.EROFS)
+        if self._nodes.get(number) is not None:
+            raise FileSystemError(errno.EISDIR)
+        self._files.content(number)
+        return number
+
+    def read(self, handle: int, offset: int, size: int) -> bytes:
+        """Returns bytes of an open file; fewer than ``size`` only at its end.
+
+        Raises:
+            CorruptionError: the stored bytes are damaged.
+        """
+        return self._files.content(handle).read(offset, size)
+
+    # -- directories -----------------------------------------------------------------------------
+
+    def opendir(self, number: int) -> int:
+        """Opens a directory and returns a handle for ``readdir``.
+
+        Raises:
+            FileSystemError: ENOENT, ENOTDIR.
+        """
+        node = self._node(number)
+        listing: Listing
+        if isinstance(node, Directory):
+            listing = TreeListing(self._directories, node, DAY_SECONDS)
+        else:
+            names, lookup = self._namespace.listing(node)
+            kept = self._namespace.timeout(node)
+            listing = NodeListing(self._directories, node, names, kept, lookup)
+        handle = self._next_handle
+        self._next_handle += 1
+        self._listings[handle] = listing
+        return handle
+
+    def readdir(self, handle: int, start: int) -> tuple[Generator[Item, None, None], float]:
+        """Returns the entries from an offset on, and how long they may be kept.
+
+        Asking for the next entry takes the one before, and counts a lookup of it; an entry that
+        was yielded last before the generator is closed is not taken.
+
+        Raises:
+            FileSystemError: EBADF.
+        """
+        listing = self._listings.get(handle)
+        if listing is None:
+            raise FileSystemError(errno.EBADF)
+        return listing.items(start), listing.timeout
+
+    def releasedir(self, handle: int) -> None:
+        """Closes an open directory."""
+        self._listings.pop(handle, None)
+
+    # -- attributes of the whole and of nodes ----------------------------------------------------
+
+    def xattr(self, number: int, name: bytes) -> bytes:
+        """Returns an extended attribute.
+
+        Raises:
+            FileSystemError: ENOENT, ENODATA, EOPNOTSUPP.
+        """
+        return self._xattrs.value(self._nodes.get(number), number, name)
+
+    def xattrs(self, number: int) -> list[bytes]:
+        """Returns the names of the stored extended attributes.
+
+        Raises:
+            FileSystemError: ENOENT.
+        """
+        return self._xattrs.names(self._nodes.get(number), number)
+
+    def space(self) -> Callable[[], Space]:
+        """Returns the work of finding out the space; it may block, and run in any thread."""
+        root = self._root
+        if isinstance(root, Directory):
+            located = root.view.located
+            files = 0 if located is None else located.root.files
+            return lambda: self._space.space([], files)
+        names = [root.repository] if isinstance(root, RepositoryNode) else None
+        return lambda: self._space.space(names, None)
+
+    # -- refs that move --------------------------------------------------------------------------
+
+    def moved(self) -> list[str]:
+        """Returns the repositories whose refs moved since the mount looked. Any thread; brief."""
+        return self._namespace.resolver.moved()
+
+    def refresh(self, repository: str | None = None) -> Refresh:
+        """Begins to bring views in line with the refs, of one repository or of all (None).
+
+        One refresh at a time. Call ``locate`` of the result, then take its ``steps``.
+        """
+        self._refreshes += 1
+        self._namespace.resolver.forget(repository)
+        views: list[View] = []
+        others: list[Invalidation] = []
+        if isinstance(self._root, Directory):
+            if repository in (None, self._root.view.repository):
+                views.append(self._root.view)
+            return Refresh(views, self._mover, others)
+        for node in self._repository_nodes():
+            if repository not in (None, node.repository):
+                continue
+            others.append(Invalidation(node.number, None))
+            for child in list((node.children or {}).values()):
+                if isinstance(child, Directory):
+                    views.append(child.view)
+                else:
+                    others.extend(self._log_changes(child))
+        return Refresh(views, self._mover, others)
+
+    def _repository_nodes(self) -> list[RepositoryNode]:
+        nodes = [self._root, *(self._root.children or {}).values()]
+        return [node for node in nodes if isinstance(node, RepositoryNode)]
+
+    def _log_changes(self, log: Node) -> list[Invalidation]:
+        """Returns the names below ``.log`` that the kernel knows: a reset may take any away."""
+        found = []
+        for branch in (log.children or {}).values():
+            if isinstance(branch, LogBranchNode):
+                found.append(Invalidation(log.number, branch.name))
+                found.extend(Invalidation(branch.number, n) for n in list(branch.children or ()))
+        return found
+
+    # -- figures ---------------------------------------------------------------------------------
+
+    def statistics(self) -> VfsStatistics:
+        """Returns what the mount did and holds now."""
+        inodes = self._directories.inodes
+        return VfsStatistics(
+            dict(self.requests),
+            len(inodes),
+            inodes.size_bytes,
+            len(self._nodes),
+            len(self._directories.leaves),
+            len(self._listings),
+            self._refreshes,
+        )

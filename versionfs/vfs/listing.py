@@ -1,0 +1,182 @@
+"""Open directories: a cursor each, with offsets that stay good for telldir and seekdir.
+
+An offset is the number of the entry that comes next: 0 and 1 are ``.`` and ``..``. Going on where
+the last reply ended costs nothing; going back costs one step over the leaves passed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Generator, Iterator, Sequence
+from typing import Final, Protocol
+
+from versionfs.tree import Leaf
+from versionfs.types import NodeRef
+from versionfs.vfs.directories import Directories, Item
+from versionfs.vfs.nodes import ROOT_NUMBER, Attributes, Directory, Node
+
+DOTS: Final = 2
+"""Entries that every directory begins with."""
+
+
+class Listing(Protocol):
+    """An open directory. ``timeout`` is how long the kernel may keep what it lists, in seconds."""
+
+    timeout: float
+
+    def items(self, start: int) -> Generator[Item, None, None]:
+        """Yields entries from an offset on; asking for the next takes the one before."""
+        ...
+
+
+class TreeListing:
+    """An open directory of a snapshot: holds one leaf at a time, whatever the number of entries.
+
+    If the directory moves to another commit meanwhile, the listing goes on in the new tree behind
+    the last name it gave, so nothing is given twice and nothing that stays is left out.
+    """
+
+    def __init__(self, directories: Directories, directory: Directory, timeout: float) -> None:
+        self.timeout = timeout
+        self._directories = directories
+        self._directory = directory
+        self._at: tuple[int, int, object] | None = None
+        self._leaves: Iterator[tuple[NodeRef, Leaf]] = iter(())
+        self._ref: NodeRef | None = None
+        self._leaf: Leaf | None = None
+        self._index = 0
+        self._offset = DOTS
+        self._last: bytes | None = None
+        # Where leaves begin: the offset of the first entry, and the name before it.
+        self._offsets: list[int] = []
+        self._names: list[bytes | None] = []
+
+    def items(self, start: int) -> Generator[Item, None, None]:
+        """Yields entries from an offset on; asking for the next takes the one before."""
+        directory = self._directory
+        for offset, node in ((0, directory), (1, directory.parent)):
+            if start == offset:
+                yield _dot(self._directories, node or directory, offset)
+                start += 1
+        self._seek(start)
+        while self._leaf is not None or self._next_leaf():
+            leaf, ref = self._leaf, self._ref
+            assert leaf is not None
+            assert ref is not None
+            entries = self._directories.list_leaf(directory, ref, leaf, self._index, self._offset)
+            try:
+                for item in entries:
+                    yield item
+                    self._index += 1
+                    self._offset += 1
+            finally:
+                entries.close()
+                if self._index:
+                    self._last = leaf.names[self._index - 1]
+            self._leaf = None
+
+    def _state(self) -> tuple[int, int, object]:
+        """Returns what changes when the directory moves."""
+        directory = self._directory
+        return directory.leaf, directory.index, directory.view.located
+
+    def _seek(self, start: int) -> None:
+        if start == DOTS:
+            self._offsets, self._names = [], []
+            self._open(DOTS, None)
+            return
+        if start == self._offset:
+            if self._at != self._state():
+                self._open(start, self._last)
+            return
+        number = bisect_right(self._offsets, start) - 1
+        if number < 0:
+            self._offsets, self._names = [], []
+            self._open(DOTS, None)
+        else:
+            offset, name = self._offsets[number], self._names[number]
+            del self._offsets[number:], self._names[number:]
+            self._open(offset, name)
+        while self._next_leaf():
+            assert self._leaf is not None
+            step = min(self._leaf.count - self._index, start - self._offset)
+            self._index += step
+            self._offset += step
+            if self._index:
+                self._last = self._leaf.names[self._index - 1]
+            if self._offset == start:
+                return
+
+    def _open(self, offset: int, after: bytes | None) -> None:
+        """Begins to read the directory as it is now, behind a name."""
+        self._at = self._state()
+        root = self._directories.root_of(self._directory)
+        self._leaves = iter(()) if root is None else self._directories.trees.leaves(root, after)
+        self._leaf = self._ref = None
+        self._offset = offset
+        self._last = after
+        self._index = 0
+
+    def _next_leaf(self) -> bool:
+        for ref, leaf in self._leaves:
+            self._ref, self._leaf = ref, leaf
+            self._index = 0 if self._last is None else bisect_right(leaf.names, self._last)
+            self._offsets.append(self._offset)
+            self._names.append(self._last)
+            return True
+        self._leaf = None
+        return False
+
+
+class NodeListing:
+    """An open directory that is not of a snapshot: what it lists was settled when it was opened.
+
+    ``names`` are its names; ``lookup`` counts a lookup of one and returns its attributes.
+    """
+
+    def __init__(
+        self,
+        directories: Directories,
+        node: Node,
+        names: Sequence[bytes],
+        timeout: float,
+        lookup: Lookup,
+    ) -> None:
+        self.timeout = timeout
+        self._directories = directories
+        self._node = node
+        self._names = names
+        self._lookup = lookup
+
+    def items(self, start: int) -> Generator[Item, None, None]:
+        """Yields entries from an offset on; asking for the next takes the one before."""
+        for offset, node in ((0, self._node), (1, self._node.parent)):
+            if start == offset:
+                yield _dot(self._directories, node or self._node, offset)
+                start += 1
+        for index in range(start - DOTS, len(self._names)):
+            name = self._names[index]
+            found = self._lookup(self._node, name)
+            if found is None:
+                continue
+            try:
+                yield (name, *found, index + DOTS + 1)
+            except GeneratorExit:
+                self._directories.forget(found.number, 1)
+                raise
+
+
+class Lookup(Protocol):
+    """Finds a name in a node and counts a lookup."""
+
+    def __call__(self, node: Node, name: bytes, /) -> Attributes | None:
+        """Returns the attributes of what has the name, or None."""
+        ...
+
+
+def _dot(directories: Directories, node: Node, offset: int) -> Item:
+    """Returns ``.`` or ``..``; the kernel takes nothing but the number and the type from it."""
+    name = b"." if not offset else b".."
+    number = node.number or ROOT_NUMBER
+    uid, gid = directories.owner.own
+    return (name, number, 0o040555, 0, 0, uid, gid, offset + 1)
