@@ -167,6 +167,7 @@ class MetadataWriter:
             writer.abort()
             raise translate(error, self._objects.url, "packs/", writing=True) from error
         self._objects.put_file(pack_key(pack.id), pack.path)
+        writer.close()
         self.stored_bytes += pack.size_bytes
         for block in self._in_pack:
             block.pack = pack.id

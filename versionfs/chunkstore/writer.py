@@ -247,6 +247,7 @@ class ChunkWriter:
         except OSError as error:
             raise translate(error, self._objects.url, "packs/", writing=True) from error
         self._objects.put_file(pack_key(finished.id), finished.path)
+        pack.writer.close()
         try:
             self._index.add_pack(finished.id, ((e.id, e.location) for e in finished.index))
         except IndexDamagedError as error:

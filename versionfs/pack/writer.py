@@ -93,7 +93,10 @@ class PackWriter:
         self._lengths.append(length)
 
     def finish(self) -> FinishedPack:
-        """Writes index and trailer and returns the pack; ``put_file`` makes it durable."""
+        """Writes index and trailer and returns the pack; ``put_file`` makes it durable.
+
+        The file stays locked until :meth:`close`, which comes after ``put_file``.
+        """
         data = b"".join(
             (
                 self._ids,
@@ -108,11 +111,15 @@ class PackWriter:
         index_offset = self.size_bytes
         self._write(data)
         self._write(encode_trailer(index_offset, data, self.count))
-        self._file.close()
+        self._file.flush()
         pack = PackId(self._hasher.digest())
         return FinishedPack(
             pack, self.path, self.size_bytes, PackIndex(pack, self.kind, self.count, data)
         )
+
+    def close(self) -> None:
+        """Closes the file, which the store has taken over."""
+        self._file.close()
 
     def abort(self) -> None:
         """Throws the unfinished pack away."""

@@ -1,0 +1,249 @@
+"""Walks a source folder, depth first in name order, and hands what changed to the pipeline."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
+
+from versionfs.index import SourceRecord
+from versionfs.repo import Store
+from versionfs.transfer.assembler import Assembler
+from versionfs.transfer.attributes import UNSEEN, Attributes, read_xattrs, seen, special_kind
+from versionfs.transfer.pipeline import Pipeline
+from versionfs.transfer.remembered import (
+    FolderMemory,
+    RememberedSource,
+    content_unchanged,
+    ends_segment,
+)
+from versionfs.transfer.sorting import external_sort
+from versionfs.types import NO_ID, NO_STAMP, Entry, Kind
+
+_RACY_NS: Final = 2_000_000_000
+"""A file written less than this before the import may be written again with the same mtime."""
+
+
+class FolderWalker:
+    """Imports one folder. Its state is that of one walk."""
+
+    def __init__(
+        self,
+        store: Store,
+        pipeline: Pipeline,
+        assembler: Assembler,
+        remembered: RememberedSource,
+        failed: Callable[[bytes, str], None],
+        skipped: Callable[[bytes, str], None],
+    ) -> None:
+        """Makes a walker.
+
+        Args:
+            store: where nodes are read.
+            pipeline: reads and stores files.
+            assembler: makes directories.
+            remembered: what the last import of the source saw.
+            failed: is told what cannot be read.
+            skipped: is told what is left out on purpose.
+        """
+        self._store = store
+        self._pipeline = pipeline
+        self._assembler = assembler
+        self._remembered = remembered
+        self._failed = failed
+        self._skipped = skipped
+        self._racy_from_ns = time.time_ns() - _RACY_NS
+
+    def walk(self, source: bytes) -> None:
+        """Walks the folder ``source``; the assembler then has its root.
+
+        What is as the last import saw it is taken from the tree which that import made.
+
+        Raises:
+            OSError: the folder itself cannot be read.
+        """
+        # A path has at most 2,048 components, and each takes two calls.
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
+        attributes = Attributes.of(os.stat(source), read_xattrs(source, follow=True))
+        self._folder(source, b"", b"", self._names(source), attributes, self._remembered.tree)
+
+    @staticmethod
+    def _names(path: bytes) -> Iterator[bytes]:
+        """Returns the names in a folder in order; reads it at once."""
+        with os.scandir(path) as found:
+            return external_sort(_collect(found))
+
+    def _folder(
+        self,
+        path: bytes,
+        relative: bytes,
+        name: bytes,
+        names: Iterator[bytes],
+        attributes: Attributes,
+        reference: Entry | None,
+    ) -> None:
+        pipeline, assembler = self._pipeline, self._assembler
+        pipeline.then(partial(assembler.enter, reference))
+        memory = FolderMemory(self._remembered, relative, trusted=reference is not None)
+        records: list[list[bytes]] = []
+        prefix = path + b"/"
+        for child in names:
+            child_path = prefix + child
+            try:
+                status = os.lstat(child_path)
+            except FileNotFoundError:
+                continue  # Removed since the folder was read; the folder is as if read later.
+            except OSError as error:
+                self._fail(child_path, child, error)
+                continue
+            special = special_kind(status.st_mode)
+            if special is not None:
+                self._skipped(child_path, special)
+                continue
+            for gone in memory.before(child):
+                pipeline.then(partial(assembler.remove, gone))
+            old = memory.seen(child)
+            if stat.S_ISDIR(status.st_mode):
+                records.append([child, UNSEEN])
+                self._subfolder(child_path, relative, child, status, reference)
+            else:
+                record = [child, UNSEEN]
+                records.append(record)
+                self._leaf(child_path, child, status, old, record, reference)
+            if ends_segment(child, len(records)):
+                pipeline.then(partial(_keep, memory, records))
+                records = []
+        for gone in memory.before(None):
+            pipeline.then(partial(assembler.remove, gone))
+        if records:
+            pipeline.then(partial(_keep, memory, records))
+        pipeline.then(memory.finish)
+        pipeline.then(partial(assembler.leave, name, attributes, reference))
+
+    def _subfolder(
+        self,
+        path: bytes,
+        relative: bytes,
+        name: bytes,
+        status: os.stat_result,
+        reference: Entry | None,
+    ) -> None:
+        try:
+            names = self._names(path)
+            xattrs = read_xattrs(path)
+        except OSError as error:
+            self._fail(path, name, error)
+            return
+        below = self._lookup(reference, name)
+        if below is not None and not below.is_dir:
+            self._pipeline.then(partial(self._assembler.remove, name))
+            below = None
+        attributes = Attributes.of(status, xattrs)
+        self._folder(path, relative + name + b"/", name, names, attributes, below)
+
+    def _lookup(self, directory: Entry | None, name: bytes) -> Entry | None:
+        if directory is None:
+            return None
+        return self._store.trees.lookup(directory.node, name)
+
+    def _fail(self, path: bytes, name: bytes, error: OSError) -> None:
+        """Reports what cannot be read; if the import goes on, it does so without it."""
+        self._failed(path, error.strerror or str(error))
+        self._pipeline.then(partial(self._assembler.remove, name))
+
+    def _leaf(
+        self,
+        path: bytes,
+        name: bytes,
+        status: os.stat_result,
+        old: bytes | None,
+        record: list[bytes],
+        reference: Entry | None,
+    ) -> None:
+        """Handles a file or symlink."""
+        now = seen(status)
+        racy = status.st_mtime_ns >= self._racy_from_ns
+        if old == now:
+            record[1] = now
+            self._pipeline.count(1, status.st_size)
+            return
+        known = None
+        if content_unchanged(old, now):
+            known = self._lookup(reference, name)
+        is_link = stat.S_ISLNK(status.st_mode)
+        if known is not None and (known.is_file if not is_link else known.kind == Kind.SYMLINK):
+            try:
+                attributes = Attributes.of(status, () if is_link else read_xattrs(path))
+            except OSError as error:
+                self._fail(path, name, error)
+                return
+            record[1] = now
+            mode, mtime_ns, uid, gid, xattrs = attributes
+            entry = known._replace(mode=mode, mtime_ns=mtime_ns, uid=uid, gid=gid, xattrs=xattrs)
+            self._pipeline.count(1, status.st_size)
+            if entry != known:
+                self._pipeline.then(partial(self._assembler.set, entry))
+        elif is_link:
+            self._symlink(path, name, status, record, None if racy else now)
+        else:
+            self._pipeline.file(
+                name,
+                path,
+                status.st_size,
+                partial(self._read, record, None if racy else now),
+                partial(self._assembler.remove, name),
+            )
+
+    def _read(
+        self, record: list[bytes], now: bytes | None, entry: Entry, status: os.stat_result
+    ) -> None:
+        """Takes over a file that was read; remembers it if it is what ``lstat`` saw."""
+        if now is not None and seen(status) == now:
+            record[1] = now
+        self._assembler.set(entry)
+
+    def _symlink(
+        self,
+        path: bytes,
+        name: bytes,
+        status: os.stat_result,
+        record: list[bytes],
+        now: bytes | None,
+    ) -> None:
+        try:
+            target = os.readlink(path)
+        except OSError as error:
+            self._fail(path, name, error)
+            return
+        if now is not None:
+            record[1] = now
+        entry = Entry(
+            name,
+            Kind.SYMLINK,
+            0o777,
+            len(target),
+            1,
+            NO_ID,
+            target,
+            (),
+            status.st_mtime_ns,
+            status.st_uid,
+            status.st_gid,
+            NO_STAMP,
+            None,
+        )
+        self._pipeline.count(1, 0)
+        self._pipeline.then(partial(self._assembler.set, entry))
+
+
+def _collect(found: Iterator[os.DirEntry[bytes]]) -> Iterator[bytes]:
+    for entry in found:
+        yield entry.name
+
+
+def _keep(memory: FolderMemory, records: list[list[bytes]]) -> None:
+    memory.keep([SourceRecord(name, what) for name, what in records])

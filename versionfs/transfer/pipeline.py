@@ -1,0 +1,429 @@
+"""Moves files from a source into the store: reading and compressing in threads, results in order.
+
+One thread calls. It hands small files in batches to reader threads and large ones to a stream
+thread; what they read goes to the chunk writer in the order it was handed in; and what was asked to
+happen (``then``) happens in that same order, once the chunks of all files before it are in the
+store. Memory is bounded by the bytes in flight and by ``_QUEUE_BOUND`` waiting files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from versionfs.chunkstore import ChunkWriter, MetadataWriter, Placement
+from versionfs.repo import Store
+from versionfs.transfer.attributes import Attributes, read_xattrs
+from versionfs.transfer.reading import (
+    WHOLE_BYTES,
+    ChangingError,
+    FileRead,
+    Piece,
+    open_for_reading,
+    read_whole,
+    same_content,
+    stream_descriptor,
+)
+from versionfs.tree import ManifestBuilder
+from versionfs.types import NO_ID, NO_STAMP, Entry, Extent, Kind
+
+_BATCH_FILES: Final = 64
+_BATCH_BYTES: Final = 2 * 1024 * 1024
+_BATCHES_IN_FLIGHT: Final = 6
+_QUEUE_BOUND: Final = 40_000
+_STREAM_AHEAD: Final = 2
+_STREAM_ATTEMPTS: Final = 3
+_PROGRESS_SECONDS: Final = 0.1
+
+Done = Callable[[Entry, os.stat_result], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportProgress:
+    """How far an import is. Bytes of plaintext; ``new_bytes`` are those not in the store before.
+
+    The totals are None while they are not known.
+    """
+
+    files: int
+    bytes: int
+    new_bytes: int
+    files_total: int | None = None
+    bytes_total: int | None = None
+
+
+class _Step(Protocol):
+    """Something in the queue."""
+
+    def advance(self, pipeline: Pipeline, /) -> bool:
+        """Does what can be done now; returns whether the step is complete."""
+
+
+class _Action:
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = run
+
+    def advance(self, _pipeline: Pipeline) -> bool:
+        self._run()
+        return True
+
+
+class _File:
+    """A file between being handed in and having its entry."""
+
+    __slots__ = (
+        "attributes",
+        "complete",
+        "done",
+        "failed",
+        "gone",
+        "manifest",
+        "name",
+        "path",
+        "pieces",
+        "size",
+        "status",
+    )
+
+    def __init__(self, name: bytes, path: bytes, done: Done, gone: Callable[[], None]) -> None:
+        self.name = name
+        self.path = path
+        self.done = done
+        self.gone = gone
+        self.status: os.stat_result | None = None
+        self.attributes: Attributes | None = None
+        self.pieces: deque[tuple[int, bytes, Placement | None]] = deque()
+        self.manifest: ManifestBuilder | None = None
+        self.size = 0
+        self.complete = False
+        self.failed = False
+
+    def restart(self) -> None:
+        """Forgets what was read, because the file changed."""
+        self.pieces.clear()
+        self.manifest = None
+        self.size = 0
+
+    def advance(self, pipeline: Pipeline) -> bool:
+        if self.failed:
+            self.gone()
+            return True
+        pieces = self.pieces
+        if self.manifest is None:
+            if not self.complete:
+                if len(pieces) < 2:
+                    return False
+            elif len(pieces) < 2 and (not pieces or pieces[0][2] is not None):
+                return self._finish_single(pipeline)
+            self.manifest = pipeline.manifest_builder()
+        while pieces:
+            length, chunk, placement = pieces[0]
+            location = None
+            if placement is not None:
+                location = placement.location
+                if location is None:
+                    return False
+            self.manifest.add(Extent(length, chunk, location))
+            pieces.popleft()
+        if not self.complete:
+            return False
+        root = self.manifest.finish()
+        self._report(
+            pipeline, Kind.LARGE, root.ref.id, root.ref.stamp, root.ref.location, root.length
+        )
+        return True
+
+    def _finish_single(self, pipeline: Pipeline) -> bool:
+        if not self.pieces:
+            self._report(pipeline, Kind.FILE, NO_ID, NO_STAMP, None, 0)
+            return True
+        length, chunk, placement = self.pieces[0]
+        assert placement is not None
+        location = placement.location
+        if location is None:
+            return False
+        self._report(pipeline, Kind.FILE, chunk, NO_STAMP, location, length)
+        return True
+
+    def _report(
+        self,
+        pipeline: Pipeline,
+        kind: Kind,
+        content: bytes,
+        stamp: bytes,
+        location: object,
+        size: int,
+    ) -> None:
+        assert self.attributes is not None
+        assert self.status is not None
+        mode, mtime_ns, uid, gid, xattrs = self.attributes
+        entry = Entry(
+            self.name,
+            kind,
+            mode,
+            size,
+            1,
+            content,
+            b"",
+            xattrs,
+            mtime_ns,
+            uid,
+            gid,
+            stamp,
+            location,  # type: ignore[arg-type]
+        )
+        pipeline.count(1, size)
+        self.done(entry, self.status)
+
+
+class Pipeline:
+    """See the module. Use as a context manager: an exception throws unfinished packs away."""
+
+    def __init__(
+        self,
+        store: Store,
+        failed: Callable[[bytes, str], None],
+        progress: Callable[[ImportProgress], None] | None = None,
+    ) -> None:
+        """Makes a pipeline.
+
+        Args:
+            store: where to store.
+            failed: is told each file that cannot be read, with the reason.
+            progress: is told now and then how far it is.
+        """
+        self._store = store
+        self._failed = failed
+        self._progress = progress
+        self._reported = 0.0
+        self._workers = ThreadPoolExecutor(2, thread_name_prefix="compress")
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
+        self._stream = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        self.chunks = ChunkWriter(store.objects, store.index, store.codec, self._workers)
+        self.metadata: MetadataWriter = store.metadata_writer()
+        self._queue: deque[_Step] = deque()
+        self._batch: list[_File] = []
+        self._batch_bytes = 0
+        self._batches: deque[tuple[Future[list[FileRead | OSError]], list[_File]]] = deque()
+        self.files = 0
+        self.bytes = 0
+        self.files_read = 0
+        self.totals: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for executor in (self._readers, self._stream):
+            executor.shutdown(cancel_futures=True)
+        if kind is not None:
+            self.chunks.abort()
+            self.metadata.abort()
+        self._workers.shutdown(cancel_futures=True)
+
+    def manifest_builder(self) -> ManifestBuilder:
+        """Returns a builder for the manifest of one file."""
+        return ManifestBuilder(self._store.metadata, self.metadata)
+
+    def count(self, files: int, size: int) -> None:
+        """Counts files that are done, with their bytes, and tells of the progress."""
+        self.files += files
+        self.bytes += size
+        if self._progress is not None and time.monotonic() - self._reported > _PROGRESS_SECONDS:
+            self._reported = time.monotonic()
+            files_total, bytes_total = self.totals or (None, None)
+            new = self.chunks.statistics().bytes_new
+            self._progress(ImportProgress(self.files, self.bytes, new, files_total, bytes_total))
+
+    def then(self, run: Callable[[], None]) -> None:
+        """Runs something when all that was handed in before is done; at once when it is."""
+        if self._queue:
+            self._queue.append(_Action(run))
+            if len(self._queue) > _QUEUE_BOUND:
+                self._shrink()
+        else:
+            run()
+
+    def file(
+        self, name: bytes, path: bytes, size: int, done: Done, gone: Callable[[], None]
+    ) -> None:
+        """Hands in a file to be read.
+
+        ``done`` gets its entry and the status it was read in; ``gone`` is called instead when it
+        could not be read.
+        """
+        item = _File(name, path, done, gone)
+        self._queue.append(item)
+        self.files_read += 1
+        if size > WHOLE_BYTES:
+            self._submit_batch()
+            self._read_large(item)
+        else:
+            self._batch.append(item)
+            self._batch_bytes += size
+            if len(self._batch) >= _BATCH_FILES or self._batch_bytes >= _BATCH_BYTES:
+                self._submit_batch()
+                self._pump()
+
+    def content(
+        self,
+        name: bytes,
+        pieces: Iterator[list[Piece]],
+        attributes: Attributes,
+        status: os.stat_result,
+        done: Done,
+    ) -> None:
+        """Hands in a file whose pieces the caller provides; they are taken in this thread."""
+        item = _File(name, b"", done, _nothing)
+        item.attributes, item.status = attributes, status
+        self._queue.append(item)
+        self.files_read += 1
+        for batch in pieces:
+            self._store_pieces(item, batch)
+            self._pump()
+        item.complete = True
+
+    # Small files
+
+    def _submit_batch(self) -> None:
+        if not self._batch:
+            return
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        future = self._readers.submit(self._read_batch, [item.path for item in batch])
+        self._batches.append((future, batch))
+
+    def _read_batch(self, paths: list[bytes]) -> list[FileRead | OSError]:
+        results: list[FileRead | OSError] = []
+        for path in paths:
+            try:
+                results.append(read_whole(path, self._store.chunking))
+            except OSError as error:
+                results.append(error)
+        return results
+
+    def _take_batch(self) -> None:
+        """Stores what the oldest batch has read, waiting for it."""
+        future, batch = self._batches.popleft()
+        results = future.result()
+        chunks = [
+            (piece.chunk, piece.data)
+            for result in results
+            if isinstance(result, FileRead)
+            for piece in result.pieces
+            if piece.data is not None
+        ]
+        placements = iter(self.chunks.add(chunks))
+        for item, result in zip(batch, results, strict=True):
+            if isinstance(result, OSError):
+                self._fail(item, result)
+                continue
+            item.status = result.status
+            item.attributes = Attributes.of(result.status, result.xattrs)
+            for piece in result.pieces:
+                where = None if piece.data is None else next(placements)
+                item.pieces.append((piece.length, piece.chunk, where))
+            item.complete = True
+
+    def _fail(self, item: _File, error: OSError) -> None:
+        item.failed = True
+        self._failed(item.path, error.strerror or str(error))
+
+    # Large files
+
+    def _read_large(self, item: _File) -> None:
+        try:
+            descriptor = open_for_reading(item.path)
+        except OSError as error:
+            self._fail(item, error)
+            return
+        try:
+            for _ in range(_STREAM_ATTEMPTS):
+                before = os.fstat(descriptor)
+                item.attributes = Attributes.of(before, read_xattrs(descriptor))
+                item.status = before
+                self._take_stream(item, descriptor, before.st_size)
+                if item.size == before.st_size and same_content(before, os.fstat(descriptor)):
+                    item.complete = True
+                    return
+                item.restart()
+            raise ChangingError(item.path)
+        except OSError as error:
+            self._fail(item, error)
+        finally:
+            os.close(descriptor)
+
+    def _take_stream(self, item: _File, descriptor: int, size: int) -> None:
+        source = stream_descriptor(descriptor, size, self._store.chunking)
+        ahead = deque(self._stream.submit(next, source, None) for _ in range(_STREAM_AHEAD))
+        try:
+            while (pieces := ahead.popleft().result()) is not None:
+                ahead.append(self._stream.submit(next, source, None))
+                self._store_pieces(item, pieces)
+                self._pump()
+                self.count(0, 0)
+        finally:
+            # The descriptor is about to be closed: nothing may still read from it.
+            for future in ahead:
+                with contextlib.suppress(Exception):
+                    future.result()
+
+    def _store_pieces(self, item: _File, pieces: list[Piece]) -> None:
+        data = [(piece.chunk, piece.data) for piece in pieces if piece.data is not None]
+        placements = iter(self.chunks.add(data))
+        for piece in pieces:
+            item.size += piece.length
+            where = None if piece.data is None else next(placements)
+            item.pieces.append((piece.length, piece.chunk, where))
+
+    # The queue
+
+    def _pump(self) -> None:
+        batches = self._batches
+        while batches and (len(batches) > _BATCHES_IN_FLIGHT or batches[0][0].done()):
+            self._take_batch()
+        self.chunks.pump()
+        self._drain()
+        if len(self._queue) > _QUEUE_BOUND:
+            self._shrink()
+
+    def _drain(self) -> None:
+        queue = self._queue
+        while queue and queue[0].advance(self):
+            queue.popleft()
+
+    def _shrink(self) -> None:
+        """Makes the queue shorter by completing the pack that its head waits for."""
+        self._drain()
+        if len(self._queue) <= _QUEUE_BOUND:
+            return
+        self._submit_batch()
+        while self._batches:
+            self._take_batch()
+        self.chunks.seal()
+        self._drain()
+
+    def flush(self) -> None:
+        """Finishes all that was handed in: every chunk is in the store, every action has run."""
+        self._submit_batch()
+        while self._batches:
+            self._take_batch()
+        self.chunks.seal()
+        self._drain()
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,144 @@
+"""Reads files of a source in worker threads: bytes, cut points and ids, with their attributes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, Final, NamedTuple
+
+from versionfs.chunking import ChunkingParameters, Cutter, chunk_id
+from versionfs.transfer.attributes import read_xattrs
+from versionfs.types import NO_ID, Xattrs
+
+WHOLE_BYTES: Final = 4 * 1024 * 1024
+"""Files up to this size are read in one go, larger ones as a stream of pieces of this size."""
+
+_ATTEMPTS: Final = 4
+_OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class Piece(NamedTuple):
+    """A chunk of a file, or a hole (``chunk`` is ``NO_ID``, ``data`` None). Lengths in bytes."""
+
+    length: int
+    chunk: bytes
+    data: bytes | memoryview | None
+
+
+class FileRead(NamedTuple):
+    """A file's content as pieces, and the state in which it was read."""
+
+    status: os.stat_result
+    xattrs: Xattrs
+    pieces: list[Piece]
+
+
+class ChangingError(OSError):
+    """A file changed each time it was read."""
+
+    def __init__(self, path: bytes) -> None:
+        super().__init__(errno.EBUSY, "it changes while it is read", os.fsdecode(path))
+
+
+def same_content(before: os.stat_result, after: os.stat_result) -> bool:
+    """Tells whether nothing says that a file was written between two ``fstat`` calls."""
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+def read_whole(path: bytes, parameters: ChunkingParameters) -> FileRead:
+    """Reads a small file; again when it changes meanwhile.
+
+    Raises:
+        ChangingError: it changed each time.
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, _OPEN)
+    try:
+        before = os.fstat(descriptor)
+        for _ in range(_ATTEMPTS):
+            data = _read_all(descriptor, before.st_size)
+            xattrs = read_xattrs(descriptor)
+            after = os.fstat(descriptor)
+            if len(data) == after.st_size and same_content(before, after):
+                return FileRead(after, xattrs, cut_whole(data, parameters))
+            before = after
+        raise ChangingError(path)
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    """Returns the file's bytes: ``size`` of them, and one more when it has grown."""
+    data = os.pread(descriptor, size + 1, 0)
+    if len(data) >= size:
+        return data
+    parts = [data]
+    at = len(data)
+    while at < size and (data := os.pread(descriptor, size + 1 - at, at)):
+        parts.append(data)
+        at += len(data)
+    return b"".join(parts)
+
+
+def cut_whole(data: bytes, parameters: ChunkingParameters) -> list[Piece]:
+    """Returns the pieces of a whole file."""
+    if len(data) <= parameters.min_bytes:
+        return [Piece(len(data), chunk_id(data), data)] if data else []
+    cutter = Cutter(parameters)
+    pieces = [_piece(cut.length, cut.data) for cut in cutter.feed(data)]
+    pieces += [_piece(cut.length, cut.data) for cut in cutter.finish()]
+    return pieces
+
+
+def _piece(length: int, data: memoryview | None) -> Piece:
+    return Piece(length, NO_ID if data is None else chunk_id(data), data)
+
+
+def stream_descriptor(
+    descriptor: int, size: int, parameters: ChunkingParameters
+) -> Iterator[list[Piece]]:
+    """Yields the pieces of a large file, about ``WHOLE_BYTES`` at a time; skips its holes."""
+    cutter = Cutter(parameters)
+    at = 0
+    while at < size:
+        try:
+            data_at = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError as error:
+            # ENXIO: there is nothing but a hole up to the end.
+            data_at = size if error.errno == errno.ENXIO else at
+        data_at = min(data_at, size)
+        if data_at > at:
+            yield [_piece(cut.length, cut.data) for cut in cutter.feed_zeros(data_at - at)]
+            at = data_at
+            continue
+        try:
+            hole_at = min(os.lseek(descriptor, at, os.SEEK_HOLE), size)
+        except OSError:
+            hole_at = size
+        while at < hole_at:
+            data = os.pread(descriptor, min(WHOLE_BYTES, hole_at - at), at)
+            if not data:
+                break
+            at += len(data)
+            yield [_piece(cut.length, cut.data) for cut in cutter.feed(data)]
+        if at < hole_at:
+            break  # The file became shorter; whoever compares sizes sees it.
+    yield [_piece(cut.length, cut.data) for cut in cutter.finish()]
+
+
+def stream_file(stream: BinaryIO, parameters: ChunkingParameters) -> Iterator[list[Piece]]:
+    """Yields the pieces of a stream that cannot seek."""
+    cutter = Cutter(parameters)
+    while data := stream.read(WHOLE_BYTES):
+        yield [_piece(cut.length, cut.data) for cut in cutter.feed(data)]
+    yield [_piece(cut.length, cut.data) for cut in cutter.finish()]
+
+
+def open_for_reading(path: bytes) -> int:
+    """Opens a source file without following a symlink or waiting for a fifo."""
+    return os.open(path, _OPEN)
