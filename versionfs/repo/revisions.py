@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from versionfs.errors import AmbiguousError, InvalidInputError, NotFoundError
 from versionfs.repo.commits import CommitReader
 from versionfs.repo.history import ancestors, first_parents
 from versionfs.repo.refs import RefKind, Refs
-from versionfs.repo.spec import TIME, Revision, parse_revision
+from versionfs.repo.spec import NAME, TIME, Revision, parse_revision
 from versionfs.types import Commit, NodeRef, short
 
 _PREFIX: Final = re.compile(r"[0-9a-fA-F]{4,64}", re.ASCII)
@@ -80,10 +81,10 @@ class Resolver:
     def _of_branch(
         self, repository: str, branch: str, head: NodeRef, base: str, where: str
     ) -> Commit:
-        try:
-            tagged = self._refs.read(repository, RefKind.TAG, base)[0].commit
-        except NotFoundError:
-            tagged = None
+        tagged = None
+        if NAME.fullmatch(base):  # A time is none: its colon is not fit for a tag.
+            with contextlib.suppress(NotFoundError):
+                tagged = self._refs.read(repository, RefKind.TAG, base)[0].commit
         if tagged is not None:
             for commit in ancestors(self._commits, [head]):
                 if commit.id == tagged.id:
