@@ -39,8 +39,8 @@ class BlockCodec:
             self._local.compressor = compressor
         frame: bytes = compressor.compress(plaintext)
         if len(frame) + len(plaintext) // 64 < len(plaintext):
-            return _ZSTD_PREFIX + frame
-        return _RAW_PREFIX + bytes(plaintext)
+            return b"".join((_ZSTD_PREFIX, frame))
+        return b"".join((_RAW_PREFIX, plaintext))
 
 
 _local = threading.local()

@@ -86,7 +86,9 @@ class Cutter:
             if run == len(view):
                 return
             yield from self._end_zeros()
-        buffer = memoryview(self._tail + bytes(view[position:]) if self._tail else view[position:])
+        buffer = (
+            memoryview(b"".join((self._tail, view[position:]))) if self._tail else view[position:]
+        )
         self._tail = b""
         yield from self._take(buffer, final=False)
 

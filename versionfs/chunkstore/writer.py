@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 PACK_TARGET_BYTES: Final = 32 * 1024 * 1024
 _COMPRESSING_BOUND_BYTES: Final = 24 * 1024 * 1024
 _SEALING_BOUND: Final = 2
+_WRITE_BYTES: Final = 1024 * 1024
+"""Blocks are hashed and written to the pack file in pieces of about this size."""
+_WRITING_BOUND: Final = 16
 
 Data = bytes | memoryview
 
@@ -46,13 +49,15 @@ class WriteStatistics:
 class _Pack:
     """A pack being filled; ``id`` is None until it is in the store."""
 
-    __slots__ = ("blocks", "chunks", "id", "writer")
+    __slots__ = ("chunks", "id", "unwritten", "unwritten_bytes", "writer", "writing")
 
     def __init__(self, writer: PackWriter) -> None:
         self.writer = writer
         self.id: PackId | None = None
-        self.blocks: list[_Block] = []
         self.chunks: list[bytes] = []
+        self.unwritten: list[bytes] = []
+        self.unwritten_bytes = 0
+        self.writing: deque[Future[None]] = deque()
 
 
 class _Block:
@@ -109,11 +114,22 @@ class ChunkWriter:
         index: ChunkIndex,
         codec: BlockCodec,
         executor: Executor,
+        pack_executor: Executor,
     ) -> None:
+        """Makes a writer.
+
+        Args:
+            objects: where packs go.
+            index: what is stored already.
+            codec: compresses blocks.
+            executor: runs the compression, in any number of threads.
+            pack_executor: writes pack files; has exactly one thread, because order matters.
+        """
         self._objects = objects
         self._index = index
         self._codec = codec
         self._executor = executor
+        self._pack_executor = pack_executor
         self._run = _Block()
         self._run_data: list[Data] = []
         self._compressing: deque[tuple[Future[bytes], _Block]] = deque()
@@ -211,11 +227,15 @@ class ChunkWriter:
             if pack is None:
                 writer = PackWriter(self._objects.temporary(), PackKind.DATA)
                 pack = self._pack = _Pack(writer)
-            block.offset = pack.writer.append(stored)
         except OSError as error:
             raise translate(error, self._objects.url, "packs/", writing=True) from error
+        block.offset = pack.writer.reserve(len(stored))
         block.stored_length = len(stored)
         block.pack = pack
+        pack.unwritten.append(stored)
+        pack.unwritten_bytes += len(stored)
+        if pack.unwritten_bytes >= _WRITE_BYTES:
+            self._write(pack)
         add = pack.writer.add
         for chunk, offset, length in block.chunks:
             add(ObjectKind.CHUNK, chunk, NO_STAMP, block.offset, len(stored), offset, length)
@@ -223,6 +243,21 @@ class ChunkWriter:
         block.chunks = []
         if pack.writer.size_bytes >= PACK_TARGET_BYTES:
             self._start_sealing()
+
+    def _write(self, pack: _Pack) -> None:
+        """Hands the blocks that are not written yet to the thread that writes packs."""
+        blocks, pack.unwritten, pack.unwritten_bytes = pack.unwritten, [], 0
+        pack.writing.append(self._pack_executor.submit(pack.writer.write_reserved, blocks))
+        while len(pack.writing) > _WRITING_BOUND or pack.writing[0].done():
+            self._written(pack)
+            if not pack.writing:
+                return
+
+    def _written(self, pack: _Pack) -> None:
+        try:
+            pack.writing.popleft().result()
+        except OSError as error:
+            raise translate(error, self._objects.url, "packs/", writing=True) from error
 
     def seal(self) -> None:
         """Completes the current pack early, so that its chunks get their locations."""
@@ -236,8 +271,13 @@ class ChunkWriter:
             self._sealed()
 
     def _start_sealing(self) -> None:
-        pack, self._pack = self._pack, None
+        pack = self._pack
         if pack is not None:
+            if pack.unwritten:
+                self._write(pack)
+            while pack.writing:
+                self._written(pack)
+            self._pack = None
             self._sealing.append((self._executor.submit(self._seal, pack), pack))
 
     def _seal(self, pack: _Pack) -> tuple[PackId, int]:
@@ -277,6 +317,8 @@ class ChunkWriter:
             future.cancel()
         self._compressing.clear()
         if self._pack is not None:
+            for writing in self._pack.writing:
+                writing.exception()
             self._pack.writer.abort()
             self._pack = None
         while self._sealing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -71,6 +72,21 @@ class PackWriter:
         offset = self.size_bytes
         self._write(stored)
         return offset
+
+    def reserve(self, size_bytes: int) -> int:
+        """Returns the offset of a block that :meth:`write_reserved` will write later, in order."""
+        offset = self.size_bytes
+        self.size_bytes += size_bytes
+        return offset
+
+    def write_reserved(self, blocks: Sequence[bytes]) -> None:
+        """Writes blocks whose place was reserved. May be called from another thread, one at a time.
+
+        No ``append`` may come between a reservation and its writing.
+        """
+        data = b"".join(blocks)
+        self._hasher.update(data)
+        self._file.write(data)
 
     def add(
         self,

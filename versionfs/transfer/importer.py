@@ -44,7 +44,7 @@ class ImportResult:
     """What an import did.
 
     ``commit`` is None when the source has nothing new; ``head`` is the branch's head afterwards
-    (None for a branch that is still not there). ``size_bytes`` are those of all files of the source,
+    (None for a branch that is not there). ``size_bytes`` are those of all files of the source,
     ``new_bytes`` of the chunks that the store did not have, ``stored_bytes`` what those take in it.
     ``skipped`` has (path, reason) of what was left out.
     """
@@ -123,6 +123,7 @@ def import_source(
     def failed(where: bytes, reason: str) -> None:
         problems.append((where, reason))
         if skip_errors:
+            skipped.append((where, reason))
             warn(f"left out: {_show(where)}: {reason}")
 
     def left_out(where: bytes, reason: str) -> None:

@@ -38,6 +38,10 @@ _BATCH_FILES: Final = 64
 _BATCH_BYTES: Final = 2 * 1024 * 1024
 _BATCHES_IN_FLIGHT: Final = 6
 _QUEUE_BOUND: Final = 40_000
+_SLOW_SECONDS: Final = 0.0005
+"""A source that takes longer for a small file is read by threads. One in the page cache is read
+faster here: handing the interpreter lock to and fro costs more than the reads."""
+_PROBE_EVERY: Final = 16
 _STREAM_AHEAD: Final = 2
 _STREAM_ATTEMPTS: Final = 3
 _PROGRESS_SECONDS: Final = 0.1
@@ -206,13 +210,18 @@ class Pipeline:
         self._progress = progress
         self._reported = 0.0
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="compress")
+        self._packer = ThreadPoolExecutor(1, thread_name_prefix="pack")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._stream = ThreadPoolExecutor(1, thread_name_prefix="stream")
-        self.chunks = ChunkWriter(store.objects, store.index, store.codec, self._workers)
+        self.chunks = ChunkWriter(
+            store.objects, store.index, store.codec, self._workers, self._packer
+        )
         self.metadata: MetadataWriter = store.metadata_writer()
         self._queue: deque[_Step] = deque()
         self._batch: list[_File] = []
         self._batch_bytes = 0
+        self._batch_number = 0
+        self._slow_source = False
         self._batches: deque[tuple[Future[list[FileRead | OSError]], list[_File]]] = deque()
         self.files = 0
         self.bytes = 0
@@ -233,7 +242,8 @@ class Pipeline:
         if kind is not None:
             self.chunks.abort()
             self.metadata.abort()
-        self._workers.shutdown(cancel_futures=True)
+        for executor in (self._workers, self._packer):
+            executor.shutdown(cancel_futures=True)
 
     def manifest_builder(self) -> ManifestBuilder:
         """Returns a builder for the manifest of one file."""
@@ -303,7 +313,15 @@ class Pipeline:
         if not self._batch:
             return
         batch, self._batch, self._batch_bytes = self._batch, [], 0
-        future = self._readers.submit(self._read_batch, [item.path for item in batch])
+        paths = [item.path for item in batch]
+        self._batch_number += 1
+        if self._slow_source and self._batch_number % _PROBE_EVERY:
+            future = self._readers.submit(self._read_batch, paths)
+        else:
+            began = time.monotonic()
+            future = Future()
+            future.set_result(self._read_batch(paths))
+            self._slow_source = time.monotonic() - began > _SLOW_SECONDS * len(paths)
         self._batches.append((future, batch))
 
     def _read_batch(self, paths: list[bytes]) -> list[FileRead | OSError]:

@@ -110,7 +110,7 @@ class RememberedSource:
 
 
 class FolderMemory:
-    """Compares the names of one folder, in order, with what is remembered; collects what is seen."""
+    """Compares the names of a folder, in order, with what is remembered; collects what is seen."""
 
     def __init__(self, remembered: RememberedSource, folder: bytes, *, trusted: bool) -> None:
         """Begins with a folder.
