@@ -55,7 +55,7 @@ class CommandLine:
         }
 
     def command(self, *arguments: str | os.PathLike[str]) -> list[str]:
-        return [sys.executable, "-m", "versionfs", *map(os.fspath, arguments)]
+        return [sys.executable, "-m", "versionfs", *(os.fspath(argument) for argument in arguments)]
 
     def run(self, *arguments, stdin: bytes = b"", cwd: Path | None = None, **env: str) -> Result:
         """Runs a command in a pipe; whatever happens, there is no traceback."""

@@ -4,8 +4,8 @@ import pytest
 
 from versionfs.cli.main import SECTIONS
 
-COMMANDS = [(name,) for section in SECTIONS.values() for name in section]
-NESTED = [("repo", "list"), ("repo", "create"), ("repo", "delete")]
+COMMANDS: list[tuple[str, ...]] = [(name,) for section in SECTIONS.values() for name in section]
+NESTED: list[tuple[str, ...]] = [("repo", "list"), ("repo", "create"), ("repo", "delete")]
 
 
 @pytest.mark.parametrize("command", COMMANDS + NESTED, ids=" ".join)
@@ -21,8 +21,8 @@ def test_every_command_has_help_with_an_example(cli, command):
 
 def test_the_help_of_all_names_every_command_and_completion(cli):
     shown = cli.ok("--help").out
-    for (name,) in COMMANDS:
-        assert f"  {name}" in shown
+    for command in COMMANDS:
+        assert f"  {command[0]}" in shown
     assert "_VERSIONFS_COMPLETE=bash_source" in shown
     assert "REPO[/BRANCH][@REV][:PATH]" in shown
 

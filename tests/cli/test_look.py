@@ -65,7 +65,7 @@ def test_show_of_a_commit(photos):
         "deleted": 1,
         "modified": 1,
         "type_changed": 1,
-        "delta_bytes": 9 - 14 + 4 - 5,
+        "delta_bytes": 9 - 14 + 4 - 10,
     }
 
 
@@ -179,7 +179,7 @@ CHANGES = [
     ["M", "6", "15", "a.txt"],
     ["D", "14", "-", "gone.txt"],
     ["A", "-", "4", "sub/new.txt"],
-    ["T", "10", "5", "turns"],
+    ["T", "10", "-", "turns"],
 ]
 
 
@@ -211,9 +211,9 @@ def test_diff_outputs(photos):
         "M\t+9\ta.txt",
         "D\t-14\tgone.txt",
         "A\t+4\tsub/new.txt",
-        "T\t-5\tturns",
+        "T\t-10\tturns",
         "",
-        "4 files changed: 1 added, 1 deleted, 1 modified, 1 of another type; -6 bytes",
+        "4 files changed: 1 added, 1 deleted, 1 modified, 1 of another type; -11 bytes",
     ]
     assert photos.ok("diff", "photos", "-z").raw.startswith(b"M\0a.txt\0D\0gone.txt\0")
     value = photos.ok("diff", "photos", "--json").json

@@ -19,7 +19,7 @@ import click
 
 from versionfs.cli.formats import one_line, quote
 from versionfs.cli.session import Session
-from versionfs.errors import SourceError, VersionFSError
+from versionfs.errors import MountError, SourceError, VersionFSError
 
 EXIT_USAGE = 2
 EXIT_SYSTEM = 71
@@ -36,6 +36,7 @@ def run(session: Session, body: Callable[[], int]) -> int:
     """Runs ``body`` and returns the exit code; whatever it raises is reported on standard error."""
     try:
         code = body()
+        session.tell_errors()
         sys.stdout.flush()  # here, so that a full disk or a closed pipe is reported too
     except BrokenPipeError:
         _abandon_stdout()
@@ -54,10 +55,18 @@ def _report(session: Session, error: Exception) -> int:
         return error.exit_code
     if session.debug and not isinstance(error, click.ClickException):
         traceback.print_exception(error)
+    session.tell_errors(getattr(error, "message", None))
     if isinstance(error, VersionFSError):
         problems = error.problems if isinstance(error, SourceError) else []
         _say(error.message, error.hint, [f"{quote(path)}: {why}" for path, why in problems])
         return error.exit_code
+    if isinstance(error, ImportError) and error.name in ("pyfuse3", "pyfuse3.asyncio"):
+        missing = MountError(
+            f"a mount needs pyfuse3, which cannot be loaded: {error}",
+            hint="install libfuse3 and its headers, pkg-config and gcc, then `pip install pyfuse3`",
+        )
+        _say(missing.message, missing.hint)
+        return missing.exit_code
     if isinstance(error, click.Abort):
         _say("interrupted")
         return EXIT_INTERRUPTED

@@ -52,8 +52,8 @@ def letter(change: Change) -> str:
 
 
 def size_of(entry: Entry | None) -> int | None:
-    """Returns the bytes of a file or link; None for a directory, whose files count themselves."""
-    return None if entry is None or entry.is_dir else entry.size
+    """Returns the bytes of a regular file; None for anything else, which has no data of its own."""
+    return entry.size if entry is not None and entry.is_file else None
 
 
 def delta(change: Change) -> int:

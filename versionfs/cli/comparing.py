@@ -59,8 +59,8 @@ def diff_command(
     In A..B[:PATH], B is @REV or BRANCH[@REV] of A's repository, and PATH is compared in both.
 
     Plain lines have the fields: letter (A added, D deleted, M modified, T of another type), old
-    size, new size (bytes; - where there is none), path. A folder's path ends in a slash. With
-    --stat: letter, by how many bytes it grew, path; then an empty line and the totals.
+    size, new size (bytes; - for anything but a regular file), path. A folder's path ends in a
+    slash. With --stat: letter, by how many bytes it grew, path; then an empty line and the totals.
     """
     if stat and (name_status or null):
         raise click.UsageError("--stat cannot go with --name-status or -z")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +12,6 @@ import versionfs
 from versionfs.cli.command import command
 from versionfs.cli.output import Column
 from versionfs.cli.session import Session
-from versionfs.errors import VersionFSError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -24,13 +24,14 @@ EXIT_MISSING = 1
 @command("doctor", example="versionfs doctor")
 @click.pass_obj
 def doctor_command(session: Session) -> int:
-    """Checks what a mount needs and says how to get what is missing; exits with 1 if anything is.
+    """Checks what a mount needs, and says how to get what is missing; then it exits with 1.
 
     Plain lines have the fields: ok or missing, name, what was found, what to do.
     """
     from versionfs.fuse import checks
 
-    found = list(checks())
+    # The default store need not be there yet: the first import makes it.
+    found = checks(session.settings if _has_store(session) else None)
     session.output.records(
         found,
         as_json=lambda check: {
@@ -48,8 +49,6 @@ def doctor_command(session: Session) -> int:
         columns=[Column(""), Column("CHECK"), Column("FOUND"), Column("WHAT TO DO")],
         as_cells=lambda check: [_mark(check), check.name, check.detail, check.remedy or ""],
     )
-    if not session.output.json:
-        _report_store(session)
     return 0 if all(check.ok for check in found) else EXIT_MISSING
 
 
@@ -59,13 +58,9 @@ def _mark(check: Check) -> Text:
     return Text("ok", "green") if check.ok else Text("missing", "bold red")
 
 
-def _report_store(session: Session) -> None:
-    # The store is no need of a mount's machinery: told on the side, never a failure.
-    try:
-        with session.open_store():
-            pass
-    except VersionFSError as error:
-        session.warn(str(error))
+def _has_store(session: Session) -> bool:
+    settings = session.settings
+    return not settings.default_store or Path(settings.store).exists()
 
 
 @command("version", example="versionfs version --json")

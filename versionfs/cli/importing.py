@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,11 @@ from versionfs.cli.command import command
 from versionfs.cli.formats import count, human_size, one_line, ratio, text_of
 from versionfs.cli.progress import shown_progress
 from versionfs.cli.session import Session
-from versionfs.errors import InvalidInputError, NotFoundError, ReadOnlyError
+from versionfs.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ReadOnlyError
 from versionfs.types import short
 
 if TYPE_CHECKING:
+    from versionfs.repo import Store
     from versionfs.transfer import ImportResult
 
 
@@ -72,7 +74,8 @@ def import_command(
     stays. The repository, the branch and the default store are made when they do not exist. A
     SOURCE that changes nothing makes no commit.
 
-    Prints one line: files, bytes, new bytes stored, ratio.
+    Prints one line: files and bytes of SOURCE, bytes that were new, bytes stored for them
+    (compressed), and the ratio of SOURCE to these.
     """
     from versionfs.cli.targets import format_spec, read_target, required
     from versionfs.repo.spec import DEFAULT_BRANCH
@@ -96,6 +99,7 @@ def import_command(
         session.open_or_make_store(place.store) as store,
         shown_progress(session, f"importing {spec.repository}/{branch}") as (report, warn),
     ):
+        _make_repository(store, spec.repository)
         result = import_source(
             store,
             spec.repository,
@@ -117,10 +121,15 @@ def import_command(
         _summarise(session, f"{spec.repository}/{branch}", result)
 
 
+def _make_repository(store: Store, name: str) -> None:
+    with contextlib.suppress(AlreadyExistsError):
+        store.create_repository(name)
+
+
 def _summarise(session: Session, branch: str, result: ImportResult) -> None:
     from versionfs.cli.versions import commit_json
 
-    compressed = ratio(result.new_bytes, result.bytes)
+    overall = ratio(result.stored_bytes, result.size_bytes)
     commit = result.commit or result.head
     if session.output.json:
         value: dict[str, Any] = {
@@ -128,10 +137,11 @@ def _summarise(session: Session, branch: str, result: ImportResult) -> None:
             "changed": result.commit is not None,
             "commit": commit_json(commit) if commit else None,
             "files": result.files,
-            "bytes": result.bytes,
+            "bytes": result.size_bytes,
             "files_read": result.files_read,
             "new_bytes": result.new_bytes,
-            "ratio": compressed,
+            "stored_bytes": result.stored_bytes,
+            "ratio": overall,
             "skipped": [
                 {"path": text_of(path), "reason": reason} for path, reason in result.skipped
             ],
@@ -139,14 +149,12 @@ def _summarise(session: Session, branch: str, result: ImportResult) -> None:
         }
         session.output.document(value)
         return
-    size = f"{count(result.files, 'file')}, {human_size(result.bytes)}"
+    size = f"{count(result.files, 'file')}, {human_size(result.size_bytes)}"
     skipped = f", {len(result.skipped):,} skipped" if result.skipped else ""
     at = f" {short(commit.id)}" if commit else ""
     if result.commit is None:
         session.output.line(f"{branch}{at} unchanged: {size}{skipped}")
         return
-    times = f"ratio {compressed:.2f}" if compressed is not None else "nothing new to store"
-    session.output.line(
-        f"{branch}{at}: {size}, {human_size(result.new_bytes)} new, {times}{skipped}"
-        f" ({result.seconds:.1f} s)"
-    )
+    stored = f"{human_size(result.new_bytes)} new, {human_size(result.stored_bytes)} stored"
+    times = f", ratio {overall:.2f}" if overall is not None else ""
+    session.output.line(f"{branch}{at}: {size}, {stored}{times}{skipped} ({result.seconds:.1f} s)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import io
 import os
@@ -102,6 +101,8 @@ class LazyGroup(click.Group):
         """As click's, but an unknown command names those that look alike."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
+            import difflib
+
             near = difflib.get_close_matches(name, self.list_commands(ctx), n=2)
             guess = f"; did you mean {' or '.join(near)}?" if near else ""
             ctx.fail(f"there is no command {name!r}{guess}")
@@ -149,16 +150,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if program not in ("versionfs", "vfs"):
         program = "versionfs"
 
+    session.show_log()
+
     def body() -> int:
-        result: Any = group.main(
-            args=None if arguments is None else list(arguments),
-            prog_name=program,
-            standalone_mode=False,
-            obj=session,
-        )
+        _complete(program)
+        # Not group.main(): that one has ideas of its own about interrupts and closed pipes.
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        with group.make_context(program, words, obj=session) as context:
+            result: Any = group.invoke(context)
         return result if isinstance(result, int) else 0
 
     return boundary.run(session, body)
+
+
+def _complete(program: str) -> None:
+    """Answers a shell that asks for completions, and exits; does nothing otherwise."""
+    variable = f"_{program.upper()}_COMPLETE"
+    instruction = os.environ.get(variable)
+    if instruction:
+        from click.shell_completion import shell_complete
+
+        raise click.exceptions.Exit(shell_complete(group, {}, program, variable, instruction))
 
 
 def _prepare_streams() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -27,6 +28,7 @@ class Session:
         self.home_flag: str | None = None
         self.color: Color = "auto"
         self.json = False
+        self.logged: list[str] = []
 
     @property
     def debug(self) -> bool:
@@ -109,6 +111,35 @@ class Session:
         except (VersionFSError, OSError) as error:
             self.warn(f"a mount could not be told of the change: {error}")
 
+    def show_log(self) -> None:
+        """Shows what the library logs from here on: warnings at once, errors when they are told.
+
+        The library logs an error that it also raises: only ``tell_errors`` knows whether a line
+        says the same.
+        """
+        logging.getLogger("versionfs").addHandler(_LogLines(self))
+
+    def tell_errors(self, raised: str | None = None) -> None:
+        """Writes the errors that were logged, except for what is ``raised`` and told anyway."""
+        for message in self.logged:
+            if message != raised:
+                self.warn(message)
+        self.logged.clear()
+
     def warn(self, message: str) -> None:
         """Writes a warning line on standard error."""
         click.echo(f"versionfs: warning: {one_line(message)}", err=True)
+
+
+class _LogLines(logging.Handler):
+    """Turns log records into lines of the command line."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(logging.WARNING)
+        self._session = session
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            self._session.logged.append(record.getMessage())
+        else:
+            self._session.warn(record.getMessage())
