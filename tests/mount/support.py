@@ -77,7 +77,7 @@ def commit(
     entries = {path: file(c) if isinstance(c, bytes) else c for path, c in changes.items()}
     chunks = [e.content for e in entries.values() if e is not None and e.content != NO_ID]
     with ThreadPoolExecutor(1) as executor:
-        writer = ChunkWriter(store.objects, store.index, store.codec, executor)
+        writer = ChunkWriter(store.objects, store.index, store.codec, executor, executor)
         places = writer.add([(chunk, CONTENTS[chunk]) for chunk in chunks])
         writer.seal()
     where = {chunk: place.location for chunk, place in zip(chunks, places, strict=True)}

@@ -1,4 +1,4 @@
-"""The process that serves a mount: ``python -m versionfs.fuse.daemon``, request on its stdin.
+"""The process that serves a mount: ``python -m versionfs.fuse``, request on its stdin.
 
 It says on its stdout how the start went, as one line of JSON, and then only writes its log.
 """
@@ -120,9 +120,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
             try:
                 record = _record(request, store)
                 registry.write(request.settings, record)
-                trio.run(
-                    _serve, request, filesystem, listener, ready, strict_exception_groups=False
-                )
+                trio.run(_serve, request, filesystem, listener, ready)
             finally:
                 # A no-op if somebody else has unmounted it already.
                 pyfuse3.close(unmount=True)
@@ -249,7 +247,3 @@ def main() -> int:
         tell(encode_error(error))
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

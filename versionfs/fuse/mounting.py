@@ -75,7 +75,7 @@ def _start_daemon(request: MountRequest) -> None:
     with log.open("ab") as errors:
         before = errors.tell()
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "versionfs.fuse.daemon"],
+            [sys.executable, "-m", "versionfs.fuse"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

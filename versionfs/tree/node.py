@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 import sys
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from versionfs.chunkstore import LocationColumns, MetadataObject
@@ -211,6 +211,11 @@ class Leaf:
         index: int = bisect_left(self.names, name)
         return index if index < self.count and self.names[index] == name else -1
 
+    @property
+    def contents(self) -> memoryview:
+        """The column of content ids, 32 bytes each."""
+        return self._contents
+
     def content(self, index: int) -> bytes:
         """Returns the content id of an entry."""
         return bytes(self._contents[ID_BYTES * index : ID_BYTES * (index + 1)])
@@ -228,6 +233,10 @@ class Leaf:
         """Returns the extended attributes of an entry."""
         extra = self._extras.get(index)
         return decode_xattrs(extra[1]) if extra else ()
+
+    def with_extras(self) -> Iterable[int]:
+        """Returns the numbers of the entries that have a target or extended attributes."""
+        return self._extras.keys()
 
     def raw_xattrs(self, index: int) -> bytes:
         """Returns the extended attributes of an entry, encoded: equal bytes, equal attributes."""

@@ -12,9 +12,11 @@ from typing import Final
 from versionfs.tree import Leaf, Trees
 from versionfs.types import Entry, Kind, NodeRef
 from versionfs.vfs.inodes import (
+    INDEX_MASK,
     InodeTable,
     LeafTable,
     file_number,
+    file_numbers,
     next_number,
     place,
     same_file,
@@ -65,7 +67,7 @@ class Directories:
         if leaf.kinds[index] == _DIRECTORY:
             number = self._directory(directory, name, leaf_number, index)
         else:
-            number = self._file(leaf, leaf_number, index)
+            number = self._file(file_number(leaf, index), leaf, leaf_number, index)
         return self.shown(number, leaf, index)
 
     def root_of(self, directory: Directory) -> NodeRef | None:
@@ -87,23 +89,28 @@ class Directories:
         child.lookups += 1
         return child.number
 
-    def _file(self, leaf: Leaf, leaf_number: int, index: int) -> int:
-        number = file_number(leaf, index)
+    def _file(self, number: int, leaf: Leaf, leaf_number: int, index: int) -> int:
+        """Counts a lookup of a file whose hash is ``number``; returns its inode number."""
         at = place(leaf_number, index)
-        while True:
-            held = self.inodes.intern(number, at)
-            if held == at:
-                return number
+        held = self.inodes.intern(number, at)
+        return number if held == at else self._settle(number, held, leaf, leaf_number, index)
+
+    def _settle(self, number: int, held: int, leaf: Leaf, leaf_number: int, index: int) -> int:
+        """Goes on where ``intern`` found the number new (held < 0) or of another place."""
+        at = place(leaf_number, index)
+        while held != at:
             if held < 0:
                 self.leaves.use(leaf_number)
-                return number
+                break
             other_leaf, other_index = split_place(held)
             other = self.trees.leaf(self.leaves.ref(other_leaf))
             if same_file(leaf, index, other, other_index):
-                return number
+                break
             # Two files with one hash: this one gets the next number that is free or its own.
             self.inodes.forget(number, 1)
             number = next_number(number)
+            held = self.inodes.intern(number, at)
+        return number
 
     def shown(self, number: int, leaf: Leaf, index: int) -> Attributes:
         """Returns the attributes of an entry under its inode number."""
@@ -129,37 +136,38 @@ class Directories:
         taken (the generator is closed) does not. ``offset`` is that of the entry at ``start``.
         """
         leaf_number = self.leaves.number(ref)
-        names, kinds, modes, sizes = leaf.names, leaf.kinds, leaf.modes, leaf.sizes
-        mtimes, uids, gids = leaf.mtimes, leaf.uids, leaf.gids
         # Held while listing, so that the leaf keeps its number when what is listed is forgotten.
         self.leaves.use(leaf_number)
-        number = 0
+        intern = self.inodes.intern
         fixed = self.owner.fixed
+        number = 0
+        at = place(leaf_number, start)
+        columns = zip(
+            leaf.names[start:],
+            leaf.kinds[start:],
+            leaf.modes[start:],
+            leaf.sizes[start:],
+            leaf.mtimes[start:],
+            leaf.uids[start:],
+            leaf.gids[start:],
+            file_numbers(leaf, start),
+            strict=True,
+        )
         try:
-            for index in range(start, leaf.count):
-                offset += 1
-                kind = kinds[index]
-                name = names[index]
+            for name, kind, mode, size, mtime_ns, uid, gid, number in columns:
                 if kind == _DIRECTORY:
-                    number = self._directory(directory, name, leaf_number, index)
+                    number = self._directory(directory, name, leaf_number, at & INDEX_MASK)
                     size = 0
                 else:
-                    number = self._file(leaf, leaf_number, index)
-                    size = sizes[index]
-                if fixed is None:
-                    uid, gid = uids[index], gids[index]
-                else:
+                    held = intern(number, at)
+                    if held != at:
+                        index = at & INDEX_MASK
+                        number = self._settle(number, held, leaf, leaf_number, index)
+                if fixed is not None:
                     uid, gid = fixed
-                yield (
-                    name,
-                    number,
-                    modes[index] | TYPE_BITS[kind],
-                    size,
-                    mtimes[index],
-                    uid,
-                    gid,
-                    offset,
-                )
+                at += 1
+                offset += 1
+                yield (name, number, mode | TYPE_BITS[kind], size, mtime_ns, uid, gid, offset)
         except GeneratorExit:
             self.forget(number, 1)
             raise

@@ -15,19 +15,20 @@ from hashlib import blake2b
 from typing import Final
 
 from versionfs.tree import Leaf
-from versionfs.types import Location, NodeRef, PackId
+from versionfs.types import ID_BYTES, Location, NodeRef, PackId
 
 FILE_BIT: Final = 1 << 62
 """Set in the numbers of files and symlinks, never in those of directories (which count up)."""
 
 _HASH_MASK: Final = FILE_BIT - 1
 _INDEX_BITS: Final = 20
-_INDEX_MASK: Final = (1 << _INDEX_BITS) - 1
+INDEX_MASK: Final = (1 << _INDEX_BITS) - 1
+"""The part of a place that is the number of the entry."""
 
 _SHARDS: Final = 256
 _SHARD_MASK: Final = _SHARDS - 1
 _SHARD_BITS: Final = 8
-_SMALLEST: Final = 8
+_SMALLEST: Final = 32
 _COUNT_MAX: Final = 0xFFFF_FFFF
 """A lookup count that got this far stays: the inode is then never forgotten."""
 
@@ -39,7 +40,30 @@ def place(leaf: int, index: int) -> int:
 
 def split_place(packed: int) -> tuple[int, int]:
     """Returns the number of the leaf and of the entry in it."""
-    return packed >> _INDEX_BITS, packed & _INDEX_MASK
+    return packed >> _INDEX_BITS, packed & INDEX_MASK
+
+
+def file_numbers(leaf: Leaf, start: int) -> list[int]:
+    """Returns the inode numbers of the files and symlinks in a leaf from ``start`` on.
+
+    As :func:`file_number`; several times faster for many.
+    What stands in the place of a directory means nothing.
+    """
+    columns = zip(
+        leaf.contents.cast("Q")[4 * start :: 4],
+        leaf.kinds[start:],
+        leaf.modes[start:],
+        leaf.mtimes[start:],
+        leaf.sizes[start:],
+        leaf.uids[start:],
+        leaf.gids[start:],
+        strict=True,
+    )
+    numbers = [hash(values) & _HASH_MASK | FILE_BIT for values in columns]
+    for index in leaf.with_extras():
+        if index >= start:
+            numbers[index - start] = _with_extra(numbers[index - start], leaf, index)
+    return numbers
 
 
 def file_number(leaf: Leaf, index: int) -> int:
@@ -47,23 +71,26 @@ def file_number(leaf: Leaf, index: int) -> int:
 
     The hash of a tuple of integers is the same in every process, so numbers survive a remount.
     """
-    content = leaf.content(index)
-    target, xattrs = leaf.target(index), leaf.raw_xattrs(index)
-    if target or xattrs:
-        extra = len(target).to_bytes(4, "little") + target + xattrs
-        content = blake2b(content + extra, digest_size=8).digest()
-    hashed = hash(
-        (
-            int.from_bytes(content[:8], "little"),
-            leaf.kinds[index],
-            leaf.modes[index],
-            leaf.mtimes[index],
-            leaf.sizes[index],
-            leaf.uids[index],
-            leaf.gids[index],
-        )
+    content = leaf.contents[ID_BYTES * index : ID_BYTES * index + 8]
+    values = (
+        int.from_bytes(content, "little"),
+        leaf.kinds[index],
+        leaf.modes[index],
+        leaf.mtimes[index],
+        leaf.sizes[index],
+        leaf.uids[index],
+        leaf.gids[index],
     )
-    return hashed & _HASH_MASK | FILE_BIT
+    return _with_extra(hash(values) & _HASH_MASK | FILE_BIT, leaf, index)
+
+
+def _with_extra(number: int, leaf: Leaf, index: int) -> int:
+    """Mixes a symlink's target and extended attributes, if there are any, into a number."""
+    target, xattrs = leaf.target(index), leaf.raw_xattrs(index)
+    if not target and not xattrs:
+        return number
+    digest = blake2b(target + b"\0" + xattrs, digest_size=8).digest()
+    return hash((number, int.from_bytes(digest, "little"))) & _HASH_MASK | FILE_BIT
 
 
 def next_number(number: int) -> int:

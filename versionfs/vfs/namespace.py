@@ -13,7 +13,7 @@ from functools import partial
 
 from versionfs.errors import InvalidInputError, NotFoundError
 from versionfs.repo import Repository, Store, split_component
-from versionfs.types import Ref
+from versionfs.types import Ref, short
 from versionfs.vfs.directories import Directories
 from versionfs.vfs.errnos import FileSystemError
 from versionfs.vfs.history import Histories, History
@@ -121,7 +121,7 @@ class Namespace:
         if link is None:
             return None
         known = parent.children.get(name) if parent.children else None
-        target = f"../../{parent.branch}@{link.commit.hex()}".encode()
+        target = f"../../{parent.branch}@{short(link.commit)}".encode()
         if isinstance(known, LogLinkNode) and known.target == target:
             return known
         number = self._nodes.new_number()
