@@ -95,30 +95,28 @@ def import_command(
     if source == "-" and sys.stdin.isatty():
         raise InvalidInputError("- reads a tar from standard input, which is a terminal")
     branch = spec.branch or DEFAULT_BRANCH
-    with (
-        session.open_or_make_store(place.store) as store,
-        shown_progress(session, f"importing {spec.repository}/{branch}") as (report, warn),
-    ):
+    with session.open_or_make_store(place.store) as store:
         _make_repository(store, spec.repository)
-        result = import_source(
-            store,
-            spec.repository,
-            branch,
-            spec.path,
-            source,
-            message=message or f"Import {one_line(source)}",
-            author=author or session.settings.author,
-            keep=keep,
-            checksum=checksum,
-            skip_errors=skip_errors,
-            metadata=metadata,
-            progress=report,
-            stdin=sys.stdin.buffer if source == "-" else None,
-            warn=warn,
-        )
+        with shown_progress(session, f"importing {spec.repository}/{branch}") as (report, warn):
+            result = import_source(
+                store,
+                spec.repository,
+                branch,
+                spec.path,
+                source,
+                message=message or f"Import {one_line(source)}",
+                author=author or session.settings.author,
+                keep=keep,
+                checksum=checksum,
+                skip_errors=skip_errors,
+                metadata=metadata,
+                progress=report,
+                stdin=sys.stdin.buffer if source == "-" else None,
+                warn=warn,
+            )
         if result.commit is not None:
             session.announce(store, spec.repository)
-        _summarise(session, f"{spec.repository}/{branch}", result)
+    _summarise(session, f"{spec.repository}/{branch}", result)
 
 
 def _make_repository(store: Store, name: str) -> None:
