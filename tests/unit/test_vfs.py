@@ -111,14 +111,12 @@ def test_a_repository_lists_branches_then_tags(store):
 
 
 def test_every_form_of_revision_is_a_name(store):
-    commits = [
-        commit(store, {b"a": b"%d" % n}, time_ns=T0 + n * 86_400 * SECOND) for n in range(5)
-    ]
+    commits = [commit(store, {b"a": b"%d" % n}, time_ns=T0 + n * 86_400 * SECOND) for n in range(5)]
     store.repository("photos").create_tag("v1.0", commits[1])
     view = View(store)
-    from datetime import datetime
+    from datetime import UTC, datetime
 
-    day = datetime.fromtimestamp(commits[2].time_ns / SECOND).strftime("%Y-%m-%d")
+    day = datetime.fromtimestamp(commits[2].time_ns / SECOND, UTC).astimezone().strftime("%Y-%m-%d")
     for name, content in (
         ("main", b"4"),
         ("main@head", b"4"),
@@ -262,7 +260,9 @@ def test_colliding_hashes_get_numbers_of_their_own(store, monkeypatch):
     commit(store, {b"%d" % n: b"%d" % n for n in range(20)})
     same = 1 << 62 | 12345
     monkeypatch.setattr(directories, "file_number", lambda leaf, index: same)
-    monkeypatch.setattr(directories, "file_numbers", lambda leaf, start: [same] * (leaf.count - start))
+    monkeypatch.setattr(
+        directories, "file_numbers", lambda leaf, start: [same] * (leaf.count - start)
+    )
     view = View(store)
     numbers = {view.number(f"photos/main/{n}") for n in range(20)}
     assert len(numbers) == 20

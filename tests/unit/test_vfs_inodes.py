@@ -62,7 +62,7 @@ def test_a_saturated_count_is_never_forgotten():
     number = FILE_BIT | 5
     table.intern(number, 1)
     shard = table._shards[number & 255]
-    shard.counts[[i for i, key in enumerate(shard.keys) if key][0]] = 0xFFFF_FFFF
+    shard.counts[next(i for i, key in enumerate(shard.keys) if key)] = 0xFFFF_FFFF
     assert table.intern(number, 1) == 1
     assert table.forget(number, 10) == -1
     assert table.find(number) == 1

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -132,10 +132,12 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
 
 
 def _mount(request: MountRequest, filesystem: FileSystem) -> None:
+    # Shown by `df` and `mount`; a path may have any character, so it is left out.
+    shown = "" if request.spec is None else str(replace(request.spec, path=b""))
     options = {
         "ro",
         "default_permissions",
-        "fsname=versionfs",
+        f"fsname=versionfs:{shown}",
         f"subtype={FILE_SYSTEM.partition('.')[2]}",
     }
     if request.allow_other:

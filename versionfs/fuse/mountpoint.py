@@ -35,7 +35,7 @@ class MountEntry(NamedTuple):
 
 
 class Health(Enum):
-    """What a mount of ours does when it is asked for the attributes of its root."""
+    """What a mount of ours does when it is asked for something."""
 
     SERVING = auto()
     DEAD = auto()
@@ -69,12 +69,12 @@ def absolute(path: Path) -> Path:
 
 
 def health(entry: MountEntry) -> Health:
-    """Asks a mount for the attributes of its root, with a time limit."""
+    """Asks a mount of ours for something the kernel has not cached, with a time limit."""
     outcome: list[Health] = []
 
     def probe() -> None:
         try:
-            entry.mountpoint.stat()
+            os.getxattr(entry.mountpoint, "user.versionfs.ref")
         except OSError as error:
             dead = error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
             outcome.append(Health.DEAD if dead else Health.SERVING)

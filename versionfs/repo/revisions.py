@@ -71,7 +71,9 @@ class Resolver:
     def _back(self, commit: Commit, steps: int, what: str) -> Commit:
         if not steps:
             return commit
-        found = next(islice(first_parents(self._commits, commit), steps, None), None)
+        found = None
+        if steps < commit.number:
+            found = next(islice(first_parents(self._commits, commit), steps, None), None)
         if found is None:
             raise NotFoundError(
                 f"{what}: commit {short(commit.id)} has only {commit.number - 1} before it"
@@ -173,10 +175,13 @@ def end_of(text: str) -> datetime:
     else:
         clock = re.split(r"Z|[+-]", text.partition("T")[2])[0]
         step = timedelta(minutes=1) if clock.count(":") == 1 else timedelta(seconds=1)
-    if moment.tzinfo is None:
-        # Local midnight first, then the zone: days of 23 or 25 hours end when they end.
-        return (moment + step).astimezone()
-    return moment + step
+    try:
+        if moment.tzinfo is None:
+            # Local midnight first, then the zone: days of 23 or 25 hours end when they end.
+            return (moment + step).astimezone()
+        return moment + step
+    except (OverflowError, ValueError) as error:
+        raise InvalidInputError(f"{text!r} is out of range: {error}") from error
 
 
 def suggest(what: str, name: str, names: list[str]) -> str:
