@@ -61,7 +61,8 @@ class World:
     def statistics(self, path: Path) -> dict:
         reply = fuse.request(self.settings, path, {"op": "statistics"})
         assert reply is not None
-        return reply["statistics"]
+        found: dict = reply["statistics"]
+        return found
 
     def log(self, path: Path) -> str:
         return registry.files_of(self.settings, path).log.read_text()

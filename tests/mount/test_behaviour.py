@@ -203,8 +203,8 @@ def test_reading_at_every_offset(world):
             offset, size = rng.randrange(110_000), rng.randrange(1, 30_000)
             assert os.pread(opened.fileno(), size, offset) == content[offset : offset + size]
     with (
-        open(main / "f", "rb") as opened,
-        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        open(main / "f", "rb") as file_of_map,
+        mmap.mmap(file_of_map.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
     ):
         assert mapped[50_000:50_100] == content[50_000:50_100]
         assert hashlib.sha256(mapped).digest() == hashlib.sha256(content).digest()

@@ -50,6 +50,8 @@ def test_a_process_inside_sees_it_too(photos):
     ) as inside:
 
         def ask():
+            assert inside.stdin is not None
+            assert inside.stdout is not None
             inside.stdin.write("\n")
             inside.stdin.flush()
             return inside.stdout.readline().strip()
@@ -61,7 +63,7 @@ def test_a_process_inside_sees_it_too(photos):
         assert ask() == "- []"
         photos.commit({b"sub/later": b"y"})
         assert (data / "photos/main/sub/later").read_text() == "y"
-        inside.stdin.close()
+        inside.communicate()
 
 
 def test_open_files_go_on_reading_what_they_opened(photos):
@@ -121,7 +123,7 @@ def test_readers_see_one_version_or_the_other_while_a_branch_moves(photos):
     names = [b"w/%d/%d" % (d, f) for d in range(4) for f in range(10)]
     photos.commit(dict.fromkeys(names, b"0"))
     stop = threading.Event()
-    problems = []
+    problems: list[object] = []
 
     def read():
         while not stop.is_set():

@@ -67,7 +67,7 @@ class View:
     def reply(self, handle, offset, count):
         """Takes entries as readdirplus does: the one that does not fit is not taken."""
         items, _ = self.fs.readdir(handle, offset)
-        got = []
+        got: list[tuple] = []
         for item in items:
             if len(got) == count:
                 break
@@ -276,7 +276,7 @@ def test_colliding_hashes_get_numbers_of_their_own(store, monkeypatch):
 def test_forgetting_everything_leaves_nothing(store):
     commit(store, {b"%d/%d" % (d, f): b"%d" % f for d in range(30) for f in range(30)})
     view = View(store)
-    counts = {}
+    counts: dict[int, int] = {}
 
     def walk(number):
         for name, child, mode, *_ in view.items(number):
