@@ -25,6 +25,8 @@ _REVISION: Final = re.compile(
     rf"(?P<base>{TIME}(?![A-Za-z0-9._-])|[A-Za-z0-9_][A-Za-z0-9._-]*)?(?P<back>(?:~\d*)*)", re.ASCII
 )
 _BACK: Final = re.compile(r"~(\d*)", re.ASCII)
+_MANY: Final = 10**18
+"""As many steps back as any other number that no history has."""
 _RULE: Final = (
     "use letters, digits, '.', '_' and '-', not beginning with '.' or '-'; no '/', no '@'"
 )
@@ -81,9 +83,11 @@ def parse_revision(text: str) -> Revision:
             f"{text!r} is not a revision",
             hint="use head, ~N, a tag, a date like 2026-11-01, or a commit id",
         )
-    steps = [int(digits) if digits else 1 for digits in _BACK.findall(match["back"])]
+    steps = [
+        _MANY if len(digits) > 18 else int(digits or 1) for digits in _BACK.findall(match["back"])
+    ]
     base = match["base"]
-    return Revision(None if base in (None, "head") else base, sum(steps))
+    return Revision(None if base in (None, "head") else base, min(sum(steps), _MANY))
 
 
 def split_component(component: str) -> tuple[str | None, str | None]:

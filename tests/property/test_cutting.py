@@ -1,0 +1,147 @@
+"""The cut points of a file depend on its bytes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.support.stores import TINY_CHUNKS
+from versionfs.chunking import Cut, Cutter
+
+MAX = TINY_CHUNKS.max_bytes
+
+Segment = tuple[str, int]
+segments = st.lists(
+    st.one_of(
+        st.tuples(st.just("noise"), st.integers(1, 4000)),
+        st.tuples(st.just("zeros"), st.integers(1, 3 * MAX)),
+        st.tuples(st.just("zeros"), st.integers(MAX - 2, MAX + 2)),
+        st.tuples(st.just("text"), st.integers(1, 3000)),
+    ),
+    max_size=8,
+)
+
+
+def render(parts: Sequence[Segment]) -> bytes:
+    """Noise has no run of zeros; that of one call differs from that of the next."""
+    out = bytearray()
+    state = 12345
+    for kind, length in parts:
+        if kind == "zeros":
+            out += bytes(length)
+        elif kind == "text":
+            out += (b"all work and no play " * (length // 21 + 1))[:length]
+        else:
+            for _ in range(length):
+                state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+                out.append(1 + (state >> 16) % 255)
+    return bytes(out)
+
+
+def cuts_of(data: bytes, sizes: Sequence[int]) -> list[tuple[int, int, bytes | None]]:
+    """Feeds the data in pieces of these sizes, over and over."""
+    cutter = Cutter(TINY_CHUNKS)
+    cuts: list[Cut] = []
+    at = turn = 0
+    while at < len(data):
+        size = sizes[turn % len(sizes)] if sizes else len(data)
+        turn += 1
+        cuts += cutter.feed(data[at : at + size])
+        at += size
+    cuts += cutter.finish()
+    return [(c.offset, c.length, None if c.data is None else bytes(c.data)) for c in cuts]
+
+
+def holes_of(data: bytes) -> list[tuple[int, int]]:
+    """The maximal runs of zeros that are long enough, found the slow way."""
+    holes = []
+    start = 0
+    while start < len(data):
+        end = start
+        while end < len(data) and data[end] == 0:
+            end += 1
+        if end - start >= MAX:
+            holes.append((start, end - start))
+        start = max(end, start + 1)
+    return holes
+
+
+@given(segments)
+@example([])
+@example([("zeros", MAX)])
+@example([("noise", 1), ("zeros", MAX - 1), ("noise", 1)])
+def test_cuts_put_together_are_the_file(parts: list[Segment]) -> None:
+    data = render(parts)
+    cuts = cuts_of(data, ())
+    assert b"".join(bytes(n) if piece is None else piece for _, n, piece in cuts) == data
+    at = 0
+    for offset, length, piece in cuts:
+        assert offset == at
+        assert length > 0
+        if piece is not None:
+            assert len(piece) == length <= MAX
+        at += length
+
+
+@given(segments, st.lists(st.integers(1, 5000), min_size=1, max_size=4))
+@example([("zeros", 3 * MAX)], [1])
+@example([("noise", 700), ("zeros", MAX), ("noise", 700)], [MAX // 2 - 1, 3])
+def test_cuts_do_not_depend_on_the_pieces_they_are_fed_in(
+    parts: list[Segment], sizes: list[int]
+) -> None:
+    data = render(parts)
+    assert cuts_of(data, sizes) == cuts_of(data, ())
+
+
+@given(segments)
+def test_holes_are_the_maximal_long_runs_of_zeros(parts: list[Segment]) -> None:
+    data = render(parts)
+    cuts = cuts_of(data, ())
+    assert [(offset, n) for offset, n, piece in cuts if piece is None] == holes_of(data)
+
+
+@given(segments, st.integers(1, 3000))
+@example([("noise", 10), ("zeros", MAX - 1), ("zeros", 1), ("noise", 10)], 100)
+@example([("zeros", 5), ("zeros", 3 * MAX), ("zeros", 5)], 7)
+def test_zeros_that_are_not_in_memory_are_cut_like_others(parts: list[Segment], size: int) -> None:
+    cutter = Cutter(TINY_CHUNKS)
+    cuts: list[Cut] = []
+    state: list[Segment] = []
+    whole = render(parts)
+    at = 0
+    for kind, length in parts:
+        state.append((kind, length))
+        if kind == "zeros":
+            cuts += cutter.feed_zeros(length)
+        else:
+            for start in range(at, at + length, size):
+                cuts += cutter.feed(whole[start : min(start + size, at + length)])
+        at += length
+    cuts += cutter.finish()
+    seen = [(c.offset, c.length, None if c.data is None else bytes(c.data)) for c in cuts]
+    assert seen == cuts_of(whole, ())
+
+
+@given(segments)
+def test_data_between_holes_is_cut_as_if_it_were_a_file(parts: list[Segment]) -> None:
+    data = render(parts)
+    edges = [0, *(x for at, n in holes_of(data) for x in (at, at + n)), len(data)]
+    expected: list[tuple[int, int, bytes | None]] = []
+    for number, (start, end) in enumerate(pairwise(edges)):
+        if number % 2:
+            expected.append((start, end - start, None))
+        else:
+            expected += [(start + o, n, piece) for o, n, piece in cuts_of(data[start:end], ())]
+    assert cuts_of(data, ()) == expected
+
+
+def test_inserting_bytes_moves_few_cuts() -> None:
+    data = render([("noise", 200_000)])
+    changed = data[:100_000] + b"inserted" + data[100_000:]
+    before = {piece for _, _, piece in cuts_of(data, ())}
+    after = {piece for _, _, piece in cuts_of(changed, ())}
+    assert len(before) > 300
+    assert len(after - before) <= 4
