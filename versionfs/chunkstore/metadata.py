@@ -9,6 +9,7 @@ checksum of their own and are part of neither, so that moving data changes no na
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 import threading
@@ -82,10 +83,12 @@ def unframe(kind: int, ref: NodeRef, blob: bytes | memoryview, pack: PackId) -> 
 class MetadataReader:
     """Reads metadata objects: from the index's copies, else from packs. Thread-safe.
 
-    What comes from a pack is copied to the index, in batches, when ``remember`` is true.
+    When ``remember`` is true, what comes from a pack is copied to the index, in batches: for stores
+    where a read is a request. For a local store copies would only take disk and, as mapped pages,
+    memory.
     """
 
-    def __init__(self, packs: PackReader, cache: NodeCache, *, remember: bool = True) -> None:
+    def __init__(self, packs: PackReader, cache: NodeCache, *, remember: bool) -> None:
         self._packs = packs
         self._cache = cache
         self._remember = remember
@@ -100,10 +103,10 @@ class MetadataReader:
             CorruptionError: the stored object is damaged or gone; the log names the pack.
         """
         self.objects_read += 1
-        try:
-            copy = self._cache.get(ref.key)
-        except IndexDamagedError:
-            copy = None
+        copy = None
+        if self._remember:
+            with contextlib.suppress(IndexDamagedError):
+                copy = self._cache.get(ref.key)
         if copy is not None:
             try:
                 return unframe(kind, ref, copy[1], copy[0])

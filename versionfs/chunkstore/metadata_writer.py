@@ -51,11 +51,15 @@ class MetadataWriter:
         index: ChunkIndex,
         cache: NodeCache,
         codec: BlockCodec,
+        *,
+        copies: bool,
     ) -> None:
+        """Makes a writer; with ``copies`` the index gets a copy of each object it writes."""
         self._objects = objects
         self._index = index
         self._cache = cache
         self._codec = codec
+        self._copies = copies
         self._writer: PackWriter | None = None
         self._blocks: dict[bytes, _Block] = {}
         self._in_pack: list[_Block] = []
@@ -111,7 +115,15 @@ class MetadataWriter:
             self._close_block()
         where = Location(self._ticket, -1, -1, self._run_bytes, len(blob))
         self._entries.append(
-            (kind, object_id, object_stamp, self._block, self._run_bytes, len(blob), blob)
+            (
+                kind,
+                object_id,
+                object_stamp,
+                self._block,
+                self._run_bytes,
+                len(blob),
+                blob if self._copies else b"",
+            )
         )
         self._run.append(blob)
         self._run_bytes += len(blob)
@@ -173,7 +185,10 @@ class MetadataWriter:
             block.pack = pack.id
         try:
             self._index.add_pack(pack.id, (), ((e.id + e.stamp, e.location) for e in pack.index))
-            self._cache.put([(entry[1] + entry[2], pack.id, entry[6]) for entry in self._entries])
+            if self._copies:
+                self._cache.put(
+                    [(entry[1] + entry[2], pack.id, entry[6]) for entry in self._entries]
+                )
         except IndexDamagedError as error:
             log.warning("not in the index: pack %s (%s)", pack.id.hex(), error)
         self._in_pack = []

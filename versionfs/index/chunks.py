@@ -80,7 +80,7 @@ class ChunkIndex:
                 for key in chunks
             ]
 
-        return self._environment.read(work)
+        return self._environment.read(work, len(chunks))
 
     def known_packs(self) -> set[bytes]:
         """Returns the ids of all packs whose objects the index lists."""
@@ -127,7 +127,7 @@ class ChunkIndex:
                         sorted((key, encode_row(key, number, where)) for key, where in rows)
                     )
 
-        self._environment.write(work)
+        self._environment.write(work, len(chunk_rows) + len(node_rows))
 
     def totals(self) -> tuple[int, int, set[bytes]]:
         """Returns the number of chunks, their bytes of plaintext, and the packs with metadata."""

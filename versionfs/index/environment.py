@@ -36,6 +36,10 @@ DATABASES: Final = (
     b"refs",  # repository NUL kind NUL name -> last value seen (refs.py)
     b"sources",  # what imports saw (sources.py)
 )
+_TOUCHED_BOUND: Final = 16_384
+"""Pages (of 4 KiB) that may have been mapped in before the map is let go of: 64 MiB. What the map
+holds counts as resident memory of the process, though the kernel could take it back."""
+
 _INITIAL_MAP_BYTES: Final = 256 * 1024 * 1024
 _DAMAGE: Final = (
     lmdb.CorruptedError,
@@ -63,6 +67,7 @@ class Environment:
         self._lock = threading.RLock()
         self._environment: lmdb.Environment | None = None
         self._databases: dict[bytes, lmdb._Database] = {}
+        self._touched = 0
         self.generation = 0
         """Grows each time the environment is made anew; caches of its content compare it."""
         self._open()
@@ -145,21 +150,38 @@ class Environment:
             with transaction:
                 yield transaction
 
-    def read(self, work: Callable[[lmdb.Transaction], T]) -> T:
+    def _count_touched(self, items: int) -> None:
+        """Counts items read or written at random, each in a page of its own at worst."""
+        self._touched += items
+        if self._touched > _TOUCHED_BOUND:
+            self._touched = 0
+            with self._lock:
+                if self._environment is not None:
+                    self._environment.close()
+                    self._environment = None
+                    self._open()
+
+    def read(self, work: Callable[[lmdb.Transaction], T], items: int = 1) -> T:
         """Runs ``work`` in a read transaction; buffers it gets are valid only inside.
+
+        ``items`` is about how many it looks up. Ask for :meth:`database` inside ``work`` only.
 
         Raises:
             IndexDamagedError: the index was damaged and is now empty.
         """
         try:
             with self._transaction(write=False) as transaction:
-                return work(transaction)
+                result = work(transaction)
+            self._count_touched(items)
+            return result
         except _DAMAGE as error:
             self.rebuild(str(error))
             raise IndexDamagedError("the index was damaged") from error
 
-    def write(self, work: Callable[[lmdb.Transaction], T]) -> T:
+    def write(self, work: Callable[[lmdb.Transaction], T], items: int = 1) -> T:
         """Runs ``work`` in a write transaction, growing the map and running it again as needed.
+
+        ``items`` is about how many it writes. Ask for :meth:`database` inside ``work`` only.
 
         Raises:
             IndexDamagedError: the index was damaged and is now empty.
@@ -168,7 +190,9 @@ class Environment:
         while True:
             try:
                 with self._transaction(write=True) as transaction:
-                    return work(transaction)
+                    result = work(transaction)
+                self._count_touched(items)
+                return result
             except lmdb.MapFullError:
                 self._grow()
             except _DAMAGE as error:

@@ -84,9 +84,9 @@ class SourceCache:
 
     def set_header(self, source: bytes, value: bytes | None) -> None:
         """Remembers a value for a source, or forgets it."""
-        database = self._environment.database(b"sources")
 
         def work(transaction: lmdb.Transaction) -> None:
+            database = self._environment.database(b"sources")
             if value is None:
                 transaction.delete(source + b"H", db=database)
             else:
@@ -115,15 +115,15 @@ class SourceCache:
         following: bytes | None = start
         while following is not None:
             start = following
-            found, following = self._environment.read(work)
+            found, following = self._environment.read(work, 3 * _BATCH)
             yield from found
 
     def change(self, source: bytes, changes: Iterable[SegmentChange]) -> None:
         """Writes and removes segments, in one transaction."""
-        database = self._environment.database(b"sources")
         listed = list(changes)
 
         def work(transaction: lmdb.Transaction) -> None:
+            database = self._environment.database(b"sources")
             for folder, first, value in listed:
                 key = source + b"D" + folder + first
                 if value is None:
@@ -131,4 +131,4 @@ class SourceCache:
                 else:
                     transaction.put(key, value, db=database)
 
-        self._environment.write(work)
+        self._environment.write(work, 3 * len(listed))

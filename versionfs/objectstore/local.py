@@ -56,6 +56,11 @@ class LocalStore:
         return self._root
 
     @property
+    def is_local(self) -> bool:
+        """See ``ObjectStore.is_local``."""
+        return True
+
+    @property
     def url(self) -> str:
         """The folder as a ``file://`` URL."""
         return self._root.as_uri()

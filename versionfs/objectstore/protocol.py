@@ -71,6 +71,10 @@ class ObjectStore(Protocol):
     """
 
     @property
+    def is_local(self) -> bool:
+        """Whether a read costs a system call rather than a request: then copies save nothing."""
+
+    @property
     def url(self) -> str:
         """Where the store is, for messages; holds no secret."""
         ...

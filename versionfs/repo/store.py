@@ -53,7 +53,7 @@ class Store:
         self.node_cache = NodeCache(self.environment, self.index)
         self.sources = SourceCache(self.environment)
         self.packs = PackReader(objects, settings.block_cache_bytes)
-        self.metadata = MetadataReader(self.packs, self.node_cache)
+        self.metadata = MetadataReader(self.packs, self.node_cache, remember=not objects.is_local)
         self.trees = Trees(self.metadata, settings.node_cache_bytes)
         self.contents = Contents(self.metadata, self.packs)
         self.commits = CommitReader(self.metadata)
@@ -151,7 +151,13 @@ class Store:
 
     def metadata_writer(self) -> MetadataWriter:
         """Returns a new writer of trees and commits."""
-        return MetadataWriter(self.objects, self.index, self.node_cache, self.codec)
+        return MetadataWriter(
+            self.objects,
+            self.index,
+            self.node_cache,
+            self.codec,
+            copies=not self.objects.is_local,
+        )
 
     def sync_index(self) -> int:
         """Brings the index in line with the packs in the store; returns how many were added."""
