@@ -95,7 +95,7 @@ def test_unknown_names(photos):
 
 
 def test_an_ambiguous_prefix(photos):
-    seen = {}
+    seen: dict[str, object] = {}
     for n in range(2_000):
         made = photos.commit({b"n": b"%d" % n}) if n < 500 else None
         if made is None:

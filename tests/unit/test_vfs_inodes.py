@@ -13,7 +13,8 @@ def test_place_round_trip():
 
 def test_table_behaves_as_a_dict_of_counts():
     rng = random.Random(5)
-    table, model = InodeTable(), {}
+    table = InodeTable()
+    model: dict[int, list[int]] = {}
     # Few numbers and few home slots, so that probe sequences are long and interleave.
     numbers = [FILE_BIT | rng.randrange(1, 1 << 20) << 8 | rng.randrange(4) for _ in range(400)]
     for _ in range(40_000):
