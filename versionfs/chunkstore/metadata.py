@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from versionfs.chunking import id_of, stamp
 from versionfs.chunkstore.locations import LocationColumns
 from versionfs.chunkstore.reader import PackReader
-from versionfs.errors import CorruptionError
+from versionfs.errors import CorruptionError, VersionFSError
 from versionfs.index import IndexDamagedError, NodeCache
 from versionfs.types import STAMP_BYTES, NodeRef, PackId, short
 
@@ -142,5 +142,5 @@ class MetadataReader:
             batch, self._behind = self._behind, []
         try:
             self._cache.put(batch)
-        except Exception as error:
+        except VersionFSError as error:
             log.warning("cannot keep copies of nodes in the index: %s", error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,10 @@ from versionfs.cli.command import command
 from versionfs.cli.formats import count, human_size, one_line, ratio, text_of
 from versionfs.cli.progress import shown_progress
 from versionfs.cli.session import Session
-from versionfs.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ReadOnlyError
+from versionfs.errors import InvalidInputError, NotFoundError, ReadOnlyError
 from versionfs.types import short
 
 if TYPE_CHECKING:
-    from versionfs.repo import Store
     from versionfs.transfer import ImportResult
 
 
@@ -96,7 +94,6 @@ def import_command(
         raise InvalidInputError("- reads a tar from standard input, which is a terminal")
     branch = spec.branch or DEFAULT_BRANCH
     with session.open_or_make_store(place.store) as store:
-        _make_repository(store, spec.repository)
         with shown_progress(session, f"importing {spec.repository}/{branch}") as (report, warn):
             result = import_source(
                 store,
@@ -117,11 +114,6 @@ def import_command(
         if result.commit is not None:
             session.announce(store, spec.repository)
     _summarise(session, f"{spec.repository}/{branch}", result)
-
-
-def _make_repository(store: Store, name: str) -> None:
-    with contextlib.suppress(AlreadyExistsError):
-        store.create_repository(name)
 
 
 def _summarise(session: Session, branch: str, result: ImportResult) -> None:

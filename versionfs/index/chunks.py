@@ -18,7 +18,7 @@ from typing import Final
 import lmdb
 
 from versionfs.index.environment import Environment
-from versionfs.types import Location, PackId
+from versionfs.types import ID_BYTES, Location, PackId
 
 _ROW: Final = struct.Struct("<IIIIII")
 _NUMBER: Final = struct.Struct(">I")
@@ -39,20 +39,20 @@ class ChunkIndex:
         self._generation = environment.generation
 
     def _pack(self, transaction: lmdb.Transaction, number: int) -> PackId | None:
-        pack = self._packs.get(number)
-        if pack is None:
-            value = transaction.get(
-                _NUMBER.pack(number), db=self._environment.database(b"pack-numbers")
-            )
-            if value is None:
-                return None
-            pack = self._packs[number] = PackId(bytes(value))
-        return pack
-
-    def _check_generation(self) -> None:
         if self._generation != self._environment.generation:
             self._packs.clear()
             self._generation = self._environment.generation
+        pack = self._packs.get(number)
+        if pack is None:
+            key = _NUMBER.pack(number)
+            value = transaction.get(key, db=self._environment.database(b"pack-numbers"))
+            if value is None or len(value) != ID_BYTES:
+                return None
+            # Both ways, because neither has a checksum.
+            if transaction.get(value, db=self._environment.database(b"packs")) != key:
+                return None
+            pack = self._packs[number] = PackId(bytes(value))
+        return pack
 
     def decode(
         self, transaction: lmdb.Transaction, key: bytes | memoryview, row: bytes | memoryview
@@ -70,7 +70,6 @@ class ChunkIndex:
 
     def locate(self, chunks: Sequence[bytes], database: bytes = b"chunks") -> list[Location | None]:
         """Returns where each chunk lies, or None for those that are not known."""
-        self._check_generation()
 
         def work(transaction: lmdb.Transaction) -> list[Location | None]:
             rows = self._environment.database(database)
@@ -145,7 +144,6 @@ class ChunkIndex:
             packs = {self._pack(transaction, number) for number in numbers}
             return chunks, size, {bytes(pack) for pack in packs if pack is not None}
 
-        self._check_generation()
         return self._environment.read(work)
 
     def forget_packs(self, packs: Iterable[bytes]) -> None:

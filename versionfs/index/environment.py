@@ -25,13 +25,13 @@ from versionfs.errors import StorageTransientError, VersionFSError
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = b"1"
+SCHEMA_VERSION: Final = b"2"
 DATABASES: Final = (
     b"meta",  # b"schema" -> SCHEMA_VERSION; b"next-pack" -> u32; b"node-bytes" -> u64
     b"chunks",  # chunk id -> row (chunks.py)
     b"packs",  # pack id -> pack number u32
     b"pack-numbers",  # pack number u32 big-endian -> pack id
-    b"nodes",  # id + stamp -> pack id + blob (nodes.py)
+    b"nodes",  # id + stamp -> pack id + CRC-32 + blob (nodes.py)
     b"places",  # id + stamp -> row (nodes.py)
     b"refs",  # repository NUL kind NUL name -> last value seen (refs.py)
     b"sources",  # what imports saw (sources.py)
@@ -69,7 +69,8 @@ class Environment:
         self._databases: dict[bytes, lmdb._Database] = {}
         self._touched = 0
         self.generation = 0
-        """Grows each time the environment is made anew; caches of its content compare it."""
+        """Grows each time the environment is opened, when another process may have made it anew:
+        caches of its content compare it, inside a transaction."""
         self._open()
 
     def _open(self) -> None:
@@ -101,6 +102,11 @@ class Environment:
         except lmdb.Error as error:
             if isinstance(error, _DAMAGE):
                 raise
+            if "already open" in str(error):
+                raise StorageTransientError(
+                    f"this process has the index in {self.folder} open already",
+                    hint="share one open store, or close the other first",
+                ) from error
             if "Permission" in str(error) or "space" in str(error):
                 raise StorageTransientError(
                     f"cannot open the index in {self.folder}: {error}",
@@ -109,11 +115,12 @@ class Environment:
             raise lmdb.InvalidError(str(error)) from error
         try:
             _check_not_truncated(environment, self.folder / "data.mdb")
-            self._databases = {name: environment.open_db(name) for name in DATABASES}
-            with environment.begin(write=True, db=self._databases[b"meta"]) as transaction:
-                schema = transaction.get(b"schema")
+            self._databases = _open_databases(environment)
+            meta = self._databases[b"meta"]
+            with _begin(environment, write=True) as transaction:
+                schema = transaction.get(b"schema", db=meta)
                 if schema is None:
-                    transaction.put(b"schema", SCHEMA_VERSION)
+                    transaction.put(b"schema", SCHEMA_VERSION, db=meta)
                 elif bytes(schema) != SCHEMA_VERSION:
                     raise lmdb.InvalidError(f"schema {bytes(schema)!r}")
             environment.reader_check()
@@ -121,6 +128,7 @@ class Environment:
             environment.close()
             raise
         self._environment = environment
+        self.generation += 1
 
     def _discard(self) -> None:
         if self._environment is not None:
@@ -135,18 +143,13 @@ class Environment:
             log.warning("the index in %s is damaged (%s); making it anew", self.folder, reason)
             self._discard()
             self._open_once()
-            self.generation += 1
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool) -> Iterator[lmdb.Transaction]:
         with self._lock:
             if self._environment is None:
                 raise StorageTransientError(f"the index in {self.folder} is closed")
-            try:
-                transaction = self._environment.begin(write=write, buffers=True)
-            except lmdb.MapResizedError:
-                self._environment.set_mapsize(0)
-                transaction = self._environment.begin(write=write, buffers=True)
+            transaction = _begin(self._environment, write=write)
             with transaction:
                 yield transaction
 
@@ -222,6 +225,24 @@ class Environment:
             if self._environment is not None:
                 self._environment.close()
                 self._environment = None
+
+
+def _begin(environment: lmdb.Environment, *, write: bool) -> lmdb.Transaction:
+    """Begins a transaction, however often another process grows the map meanwhile."""
+    while True:
+        try:
+            return environment.begin(write=write, buffers=True)
+        except lmdb.MapResizedError:
+            environment.set_mapsize(0)  # Adopts the size that the file has now.
+
+
+def _open_databases(environment: lmdb.Environment) -> dict[bytes, lmdb._Database]:
+    """Returns the handles of all databases; as ``_begin`` for a map that grows."""
+    while True:
+        try:
+            return {name: environment.open_db(name) for name in DATABASES}
+        except lmdb.MapResizedError:
+            environment.set_mapsize(0)
 
 
 def _check_not_truncated(environment: lmdb.Environment, data: Path) -> None:

@@ -1,11 +1,13 @@
 """The node cache: ``id + stamp`` → the node itself, and where each node lies.
 
-``nodes`` holds copies (32 bytes of pack id, then the blob), ``places`` only locations. Copies are
-dropped, all of them, when they outgrow their bound: what is in use comes back at once.
+``nodes`` holds copies (32 bytes of pack id, CRC-32 of key and pack id, then the blob), ``places``
+only locations. Copies are dropped, all of them, when they outgrow their bound: what is in use comes
+back at once.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,6 +17,7 @@ from versionfs.index.chunks import ChunkIndex
 from versionfs.index.environment import Environment
 from versionfs.types import ID_BYTES, Location, PackId
 
+_HEAD_BYTES: Final = ID_BYTES + 4
 DEFAULT_BOUND_BYTES: Final = 4 * 1024 * 1024 * 1024
 
 
@@ -36,9 +39,13 @@ class NodeCache:
 
         def work(transaction: lmdb.Transaction) -> tuple[PackId, bytes] | None:
             value = transaction.get(key, db=self._environment.database(b"nodes"))
-            if value is None or len(value) < ID_BYTES:
+            if value is None or len(value) < _HEAD_BYTES:
                 return None
-            return PackId(bytes(value[:ID_BYTES])), bytes(value[ID_BYTES:])
+            pack = bytes(value[:ID_BYTES])
+            # The blob has checksums of its own; the pack has none.
+            if value[ID_BYTES:_HEAD_BYTES] != _crc(key, pack):
+                return None
+            return PackId(pack), bytes(value[_HEAD_BYTES:])
 
         return self._environment.read(work)
 
@@ -50,7 +57,7 @@ class NodeCache:
         """Adds copies: key, pack, blob. Idempotent."""
         if not nodes:
             return
-        added = sum(len(key) + ID_BYTES + len(blob) for key, _, blob in nodes)
+        added = sum(len(key) + _HEAD_BYTES + len(blob) for key, _, blob in nodes)
 
         def work(transaction: lmdb.Transaction) -> None:
             meta = self._environment.database(b"meta")
@@ -62,7 +69,7 @@ class NodeCache:
                 total = added
             transaction.put(b"node-bytes", total.to_bytes(8, "little"), db=meta)
             transaction.cursor(copies).putmulti(
-                sorted((key, pack + blob) for key, pack, blob in nodes)
+                sorted((key, pack + _crc(key, pack) + blob) for key, pack, blob in nodes)
             )
 
         self._environment.write(work)
@@ -72,3 +79,7 @@ class NodeCache:
         self._environment.write(
             lambda transaction: transaction.delete(key, db=self._environment.database(b"nodes"))
         )
+
+
+def _crc(key: bytes, pack: bytes) -> bytes:
+    return zlib.crc32(pack, zlib.crc32(key)).to_bytes(4, "little")

@@ -10,13 +10,14 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from versionfs.errors import (
+    AlreadyExistsError,
     ConflictError,
     InvalidInputError,
     NotFoundError,
@@ -93,7 +94,7 @@ def import_source(
 
     Args:
         store: the store.
-        repository: an existing repository.
+        repository: the repository; it is made, when it does not exist, as the commit is published.
         branch: the branch; it is made when it does not exist.
         path: where in the tree, ``b""`` for the root.
         source: a folder, a file, a tar, or ``-`` for a tar on ``stdin``.
@@ -115,7 +116,8 @@ def import_source(
     """
     started = time.monotonic()
     validate_name("branch", branch)
-    target = _Target(store.repository(repository), branch, path, message, author, metadata or {})
+    validate_name("repository", repository)
+    target = _Target(Repository(store, repository), branch, path, message, author, metadata or {})
     opened = _Source.open(source, stdin)
     problems: list[tuple[bytes, str]] = []
     skipped: list[tuple[bytes, str]] = []
@@ -337,6 +339,8 @@ def _publish(
         )
         pipeline.metadata.finish()
         ref = pipeline.metadata.resolve(ref)
+        with suppress(AlreadyExistsError):
+            store.create_repository(target.repository.name)
         try:
             target.repository.advance(
                 target.branch,
