@@ -96,7 +96,11 @@ class ChunkIndex:
         chunks: Iterable[tuple[bytes, Location]],
         nodes: Iterable[tuple[bytes, Location]] = (),
     ) -> None:
-        """Adds a pack with what it holds, in one transaction; idempotent.
+        """Adds a pack with what it holds; idempotent.
+
+        The pack counts as known only when all rows are there: a crash before makes the next
+        :func:`sync_index` do it again. Rows go in by the ten thousand, because what a transaction
+        has changed stays in memory until it ends.
 
         Args:
             pack: the pack, which must be durable in the store already.
