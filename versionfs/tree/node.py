@@ -19,6 +19,7 @@ import struct
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from operator import lt
 from typing import Final, NamedTuple
 
 from versionfs.chunkstore import LocationColumns, MetadataObject
@@ -131,6 +132,16 @@ def encode_inner(
     return canonical, attributes, [c.ref.location for c in children]
 
 
+def _valid_names(names: list[bytes]) -> bool:
+    """Tells whether names without a slash are sorted, distinct, and none of them is special.
+
+    What a store holds may have been made to harm: an export must not follow ``..``.
+    """
+    return all(map(lt, names, names[1:])) and not (
+        names and (names[0] == b"" or b"." in names or b".." in names)
+    )
+
+
 class Leaf:
     """A decoded leaf: columns indexed by entry number. Do not modify.
 
@@ -165,6 +176,8 @@ class Leaf:
         names = bytes(data[at : at + names_length])
         self.names: list[bytes] = names.split(b"\0") if count else []
         at += names_length
+        if b"/" in names or not _valid_names(self.names):
+            raise CorruptionError("a tree leaf has a name that is none")
         if len(self.names) != count or len(data) < at + count * (1 + 2 + 8 + 8 + ID_BYTES) + 4:
             raise CorruptionError("a tree leaf is malformed")
         self.count = count
