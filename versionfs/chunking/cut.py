@@ -37,7 +37,9 @@ class ChunkingParameters:
     def __post_init__(self) -> None:
         """Checks that the sizes are ones that the cutter can honour."""
         low, mid, high = self.min_bytes, self.average_bytes, self.max_bytes
-        if not (64 <= low <= mid <= high and mid >= 256 and 1024 <= high <= 16 * 1024 * 1024):
+        mib = 1024 * 1024
+        ordered = 64 <= low <= mid <= high and low < high
+        if not (ordered and low <= mib and 256 <= mid <= 4 * mib and 1024 <= high <= 16 * mib):
             raise UnsupportedFormatError(f"unusable chunk sizes {low}, {mid}, {high}")
 
 
@@ -94,19 +96,14 @@ class Cutter:
 
     def feed_zeros(self, length: int) -> Iterator[Cut]:
         """Takes ``length`` zero bytes without their being in memory (a hole of the source)."""
-        window = self._parameters.max_bytes
-        if length >= window and self._zeros == 0:
-            trailing = _trailing_zeros(memoryview(self._tail))
-            if trailing:
-                self._tail = self._tail[: len(self._tail) - trailing]
-            self._zeros = trailing
         if self._zeros:
             self._zeros += length
-            return
-        while length > 0:
-            step = min(length, window)
-            yield from self.feed(bytes(step))
-            length -= step
+        elif length < self._parameters.max_bytes:
+            yield from self.feed(bytes(length))
+        else:
+            trailing = _trailing_zeros(memoryview(self._tail))
+            self._tail = self._tail[: len(self._tail) - trailing]
+            self._zeros = trailing + length
 
     def finish(self) -> Iterator[Cut]:
         """Ends the file and yields its last cuts."""

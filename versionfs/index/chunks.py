@@ -13,6 +13,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 import lmdb
@@ -22,6 +25,7 @@ from versionfs.types import ID_BYTES, Location, PackId
 
 _ROW: Final = struct.Struct("<IIIIII")
 _NUMBER: Final = struct.Struct(">I")
+_BATCH_ROWS: Final = 10_000
 
 
 def encode_row(key: bytes, number: int, location: Location) -> bytes:
@@ -107,30 +111,52 @@ class ChunkIndex:
             chunks: chunk id and location.
             nodes: ``id + stamp`` and location of metadata objects.
         """
-        chunk_rows = list(chunks)
-        node_rows = list(nodes)
+        rows = sorted(
+            [(b"chunks", key, where) for key, where in chunks]
+            + [(b"places", key, where) for key, where in nodes]
+        )
+        # In key order, so that each batch changes pages of its own.
+        batches = [rows[at : at + _BATCH_ROWS] for at in range(0, len(rows), _BATCH_ROWS)] or [[]]
+        number = 0
 
-        def work(transaction: lmdb.Transaction) -> None:
-            packs = self._environment.database(b"packs")
-            known = transaction.get(pack, db=packs)
-            if known is None:
-                meta = self._environment.database(b"meta")
-                following = transaction.get(b"next-pack", db=meta)
-                number = 1 if following is None else _NUMBER.unpack(following)[0]
-                transaction.put(b"next-pack", _NUMBER.pack(number + 1), db=meta)
-                transaction.put(pack, _NUMBER.pack(number), db=packs)
-                numbers = self._environment.database(b"pack-numbers")
-                transaction.put(_NUMBER.pack(number), pack, db=numbers)
-            else:
-                number = _NUMBER.unpack(known)[0]
-            for name, rows in ((b"chunks", chunk_rows), (b"places", node_rows)):
-                if rows:
-                    cursor = transaction.cursor(self._environment.database(name))
-                    cursor.putmulti(
-                        sorted((key, encode_row(key, number, where)) for key, where in rows)
-                    )
+        def put(transaction: lmdb.Transaction, batch: list[tuple[bytes, bytes, Location]]) -> None:
+            for name, group in groupby(batch, key=itemgetter(0)):
+                cursor = transaction.cursor(self._environment.database(name))
+                cursor.putmulti([(key, encode_row(key, number, where)) for _, key, where in group])
 
-        self._environment.write(work, len(chunk_rows) + len(node_rows))
+        def first(transaction: lmdb.Transaction) -> None:
+            nonlocal number
+            number = self._number(transaction, pack)
+            put(transaction, batches[0])
+            if len(batches) == 1:
+                self._set_number(transaction, pack, number)
+
+        def last(transaction: lmdb.Transaction) -> None:
+            put(transaction, batches[-1])
+            self._set_number(transaction, pack, number)
+
+        self._environment.write(first, len(batches[0]))
+        for batch in batches[1:-1]:
+            self._environment.write(partial(put, batch=batch), len(batch))
+        if len(batches) > 1:
+            self._environment.write(last, len(batches[-1]))
+
+    def _number(self, transaction: lmdb.Transaction, pack: PackId) -> int:
+        """Returns the pack's number; a new one, which is never given again, if it has none."""
+        known = transaction.get(pack, db=self._environment.database(b"packs"))
+        if known is not None:
+            return int(_NUMBER.unpack(known)[0])
+        meta = self._environment.database(b"meta")
+        following = transaction.get(b"next-pack", db=meta)
+        number = 1 if following is None else int(_NUMBER.unpack(following)[0])
+        transaction.put(b"next-pack", _NUMBER.pack(number + 1), db=meta)
+        return number
+
+    def _set_number(self, transaction: lmdb.Transaction, pack: PackId, number: int) -> None:
+        """Makes the rows with this number count: they are all there."""
+        key = _NUMBER.pack(number)
+        transaction.put(pack, key, db=self._environment.database(b"packs"))
+        transaction.put(key, pack, db=self._environment.database(b"pack-numbers"))
 
     def totals(self) -> tuple[int, int, set[bytes]]:
         """Returns the number of chunks, their bytes of plaintext, and the packs with metadata."""

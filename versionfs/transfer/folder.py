@@ -198,11 +198,9 @@ class FolderWalker:
                 partial(self._assembler.remove, name),
             )
 
-    def _read(
-        self, record: list[bytes], now: bytes | None, entry: Entry, status: os.stat_result
-    ) -> None:
+    def _read(self, record: list[bytes], now: bytes | None, entry: Entry, read_as: bytes) -> None:
         """Takes over a file that was read; remembers it if it is what ``lstat`` saw."""
-        if now is not None and seen(status) == now:
+        if now is not None and read_as == now:
             record[1] = now
         self._assembler.set(entry)
 

@@ -146,8 +146,9 @@ def import_source(
         if progress is not None and opened.kind == "folder":
             _count_in_background(opened.path, pipeline, stack)
         top = _read(store, pipeline, opened, remembered, failed, left_out)
-        if problems and not skip_errors:
+        if problems and (top is None or not skip_errors):
             raise _unreadable(problems)
+        assert top is not None
         if not top.is_dir and not path:
             raise InvalidInputError(
                 f"{opened.name} is a file, and the root of a repository is a folder",
@@ -245,8 +246,11 @@ def _read(
     remembered: RememberedSource,
     failed: Callable[[bytes, str], None],
     skipped: Callable[[bytes, str], None],
-) -> Entry:
-    """Stores what the source has, and returns its top entry, which may still hold tickets."""
+) -> Entry | None:
+    """Stores what the source has, and returns its top entry, which may still hold tickets.
+
+    None stands for a single file that could not be read.
+    """
     assembler = Assembler(store.trees, pipeline.metadata)
     if source.kind == "tar":
         assert source.stream is not None
@@ -271,8 +275,7 @@ def _read(
     path = os.path.realpath(source.path)
     pipeline.file(b"", path, size, lambda entry, _: found.append(entry), lambda: None)
     pipeline.flush()
-    # A file that could not be read is a problem of its own, reported by the caller.
-    return found[0] if found else empty_directory(b"", 0)
+    return found[0] if found else None
 
 
 def _place(

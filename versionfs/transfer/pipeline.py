@@ -20,7 +20,7 @@ from typing import Final, Protocol, Self
 
 from versionfs.chunkstore import ChunkWriter, MetadataWriter, Placement
 from versionfs.repo import Store
-from versionfs.transfer.attributes import Attributes, read_xattrs
+from versionfs.transfer.attributes import Attributes, read_xattrs, seen
 from versionfs.transfer.reading import (
     WHOLE_BYTES,
     ChangingError,
@@ -46,7 +46,8 @@ _STREAM_AHEAD: Final = 2
 _STREAM_ATTEMPTS: Final = 3
 _PROGRESS_SECONDS: Final = 0.1
 
-Done = Callable[[Entry, os.stat_result], None]
+Done = Callable[[Entry, bytes], None]
+"""Gets a file's entry, and what was seen of it as it was read (attributes.seen)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,8 @@ class _File:
         "name",
         "path",
         "pieces",
+        "seen",
         "size",
-        "status",
     )
 
     def __init__(self, name: bytes, path: bytes, done: Done, gone: Callable[[], None]) -> None:
@@ -103,9 +104,10 @@ class _File:
         self.path = path
         self.done = done
         self.gone = gone
-        self.status: os.stat_result | None = None
+        self.seen = b""
         self.attributes: Attributes | None = None
-        self.pieces: deque[tuple[int, bytes, Placement | None]] = deque()
+        # A list, and no stat_result: files wait here by the ten thousand.
+        self.pieces: list[tuple[int, bytes, Placement | None]] = []
         self.manifest: ManifestBuilder | None = None
         self.size = 0
         self.complete = False
@@ -129,15 +131,15 @@ class _File:
             elif len(pieces) < 2 and (not pieces or pieces[0][2] is not None):
                 return self._finish_single(pipeline)
             self.manifest = pipeline.manifest_builder()
-        while pieces:
-            length, chunk, placement = pieces[0]
+        for at, (length, chunk, placement) in enumerate(pieces):
             location = None
             if placement is not None:
                 location = placement.location
                 if location is None:
+                    del pieces[:at]
                     return False
             self.manifest.add(Extent(length, chunk, location))
-            pieces.popleft()
+        pieces.clear()
         if not self.complete:
             return False
         root = self.manifest.finish()
@@ -168,7 +170,6 @@ class _File:
         size: int,
     ) -> None:
         assert self.attributes is not None
-        assert self.status is not None
         mode, mtime_ns, uid, gid, xattrs = self.attributes
         entry = Entry(
             self.name,
@@ -186,7 +187,7 @@ class _File:
             location,  # type: ignore[arg-type]
         )
         pipeline.count(1, size)
-        self.done(entry, self.status)
+        self.done(entry, self.seen)
 
 
 class Pipeline:
@@ -273,8 +274,8 @@ class Pipeline:
     ) -> None:
         """Hands in a file to be read.
 
-        ``done`` gets its entry and the status it was read in; ``gone`` is called instead when it
-        could not be read.
+        ``done`` gets its entry and what was seen of it as it was read; ``gone`` is called instead
+        when it could not be read.
         """
         item = _File(name, path, done, gone)
         self._queue.append(item)
@@ -294,12 +295,11 @@ class Pipeline:
         name: bytes,
         pieces: Iterator[list[Piece]],
         attributes: Attributes,
-        status: os.stat_result,
         done: Done,
     ) -> None:
         """Hands in a file whose pieces the caller provides; they are taken in this thread."""
         item = _File(name, b"", done, _nothing)
-        item.attributes, item.status = attributes, status
+        item.attributes = attributes
         self._queue.append(item)
         self.files_read += 1
         for batch in pieces:
@@ -349,7 +349,7 @@ class Pipeline:
             if isinstance(result, OSError):
                 self._fail(item, result)
                 continue
-            item.status = result.status
+            item.seen = seen(result.status)
             item.attributes = Attributes.of(result.status, result.xattrs)
             for piece in result.pieces:
                 where = None if piece.data is None else next(placements)
@@ -372,7 +372,7 @@ class Pipeline:
             for _ in range(_STREAM_ATTEMPTS):
                 before = os.fstat(descriptor)
                 item.attributes = Attributes.of(before, read_xattrs(descriptor))
-                item.status = before
+                item.seen = seen(before)
                 self._take_stream(item, descriptor, before.st_size)
                 if item.size == before.st_size and same_content(before, os.fstat(descriptor)):
                     item.complete = True

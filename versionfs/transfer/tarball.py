@@ -115,7 +115,7 @@ class TarImport:
             assert stream is not None
             done = partial(_store_row, sorter, path, order)
             pieces = self._pieces(stream, member.size)
-            self._pipeline.content(b"", pieces, attributes, os.stat_result((0,) * 10), done)
+            self._pipeline.content(b"", pieces, attributes, done)
         else:
             self._skipped(path, "a device or fifo")
 
@@ -216,9 +216,7 @@ def _chain(runs: list[Iterator[_Row]]) -> Iterator[_Row]:
         yield from run
 
 
-def _store_row(
-    sorter: _RowSorter, path: bytes, order: int, entry: Entry, _status: os.stat_result
-) -> None:
+def _store_row(sorter: _RowSorter, path: bytes, order: int, entry: Entry, _seen: bytes) -> None:
     sorter.add(path, order, _row(entry))
 
 
