@@ -24,7 +24,11 @@ from versionfs.types import Entry, Kind, NodeRef
 
 Model = dict[bytes, Entry]
 
-name = st.binary(min_size=1, max_size=6).map(lambda b: b.replace(b"/", b"s").replace(b"\0", b"n"))
+name = (
+    st.binary(min_size=1, max_size=6)
+    .map(lambda b: b.replace(b"/", b"s").replace(b"\0", b"n"))
+    .filter(lambda b: b not in (b".", b".."))
+)
 xattrs = st.dictionaries(
     st.binary(min_size=1, max_size=9).map(b"user.".__add__), st.binary(max_size=20), max_size=3
 ).map(lambda found: tuple(sorted(found.items())))
