@@ -60,13 +60,14 @@ def mount_command(
 
 @command("umount", example="versionfs umount ~/data")
 @click.argument("mountpoints", metavar="MOUNTPOINT...", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Take it out of sight at once, even if it is in use.")
 @click.pass_obj
-def umount_command(session: Session, mountpoints: tuple[str, ...]) -> None:
+def umount_command(session: Session, mountpoints: tuple[str, ...], force: bool) -> None:
     """Ends mounts and waits until they are gone; cleans up after a daemon that was killed."""
     from versionfs.fuse import unmount
 
     for mountpoint in mountpoints:
-        unmount(session.settings, Path(mountpoint))
+        unmount(session.settings, Path(mountpoint), force=force)
     if session.output.json:
         session.output.document({"unmounted": list(mountpoints)})
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from versionfs.chunkstore import MetadataObject, MetadataReader, MetadataWriter
-from versionfs.errors import CorruptionError, InvalidInputError
+from versionfs.errors import CorruptionError, InvalidInputError, UnsupportedFormatError
 from versionfs.types import Commit, Entry, Kind, NodeRef, ObjectKind, short
 
 _VERSION: Final = 1
@@ -82,6 +82,12 @@ def _decode(ref: NodeRef, source: MetadataObject) -> Commit:
         canonical: Any = json.loads(bytes(source.canonical))
         attributes: Any = json.loads(bytes(source.attributes))
         columns = source.location_columns
+        if canonical["version"] > _VERSION:
+            raise UnsupportedFormatError(
+                f"commit {short(ref.id)} has format version {canonical['version']}, "
+                f"this versionfs reads {_VERSION}",
+                hint="upgrade versionfs",
+            )
         folder = canonical["root"]
         root = Entry(
             name=b"",

@@ -15,7 +15,12 @@ from typing import Any, Final
 
 from ulid import ULID
 
-from versionfs.errors import ConflictError, CorruptionError, NotFoundError
+from versionfs.errors import (
+    ConflictError,
+    CorruptionError,
+    NotFoundError,
+    UnsupportedFormatError,
+)
 from versionfs.index import IndexDamagedError, KnownRefs
 from versionfs.objectstore import ObjectStore, Version
 from versionfs.types import Location, NodeRef, PackId, Ref
@@ -52,6 +57,12 @@ def decode_ref(data: bytes, key: str) -> Ref:
     """
     try:
         value: Any = json.loads(data)
+        if value["version"] > _VERSION:
+            raise UnsupportedFormatError(
+                f"the ref {key} has format version {value['version']}, this versionfs reads "
+                f"{_VERSION}",
+                hint="upgrade versionfs",
+            )
         pack, *numbers = value["location"]
         where = Location(PackId(bytes.fromhex(pack)), *(int(number) for number in numbers))
         commit = NodeRef(bytes.fromhex(value["commit"]), bytes.fromhex(value["stamp"]), where)

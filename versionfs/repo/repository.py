@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from versionfs.errors import AlreadyExistsError, ConflictError
+from versionfs.errors import AlreadyExistsError, ConflictError, InvalidInputError
 from versionfs.objectstore import Version
 from versionfs.repo.history import first_parents
 from versionfs.repo.refs import RefKind
 from versionfs.repo.revisions import Resolver
-from versionfs.repo.spec import validate_name
+from versionfs.repo.spec import TIME, validate_name
 from versionfs.types import Commit, NodeRef, Ref
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ class Repository:
     def _create(self, kind: RefKind, name: str, commit: Commit) -> Ref:
         what = "branch" if kind is RefKind.BRANCH else "tag"
         validate_name(what, name)
+        if kind is RefKind.TAG and (name == "head" or re.fullmatch(TIME, name)):
+            raise InvalidInputError(
+                f"a tag cannot be called {name!r}", hint="that means something else behind an @"
+            )
         try:
             return self.store.refs.move(
                 self.name, kind, name, commit.ref, None, reason=f"create {what}"
