@@ -8,7 +8,7 @@ import logging
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from ulid import ULID
 
@@ -40,6 +40,8 @@ from versionfs.tree import Contents, Trees
 
 log = logging.getLogger(__name__)
 
+_METADATA_BLOCKS_BYTES: Final = 4 * 1024 * 1024
+
 
 class Store:
     """An open store with its index and readers. Thread-safe, except ``close``."""
@@ -53,7 +55,13 @@ class Store:
         self.node_cache = NodeCache(self.environment, self.index)
         self.sources = SourceCache(self.environment)
         self.packs = PackReader(objects, settings.block_cache_bytes)
-        self.metadata = MetadataReader(self.packs, self.node_cache, remember=not objects.is_local)
+        # Of its own, and small: decoded nodes are cached above it, and a walk over a million
+        # folders must not fill the cache of file data with their blocks.
+        self.metadata = MetadataReader(
+            PackReader(objects, _METADATA_BLOCKS_BYTES),
+            self.node_cache,
+            remember=not objects.is_local,
+        )
         self.trees = Trees(self.metadata, settings.node_cache_bytes)
         self.contents = Contents(self.metadata, self.packs)
         self.commits = CommitReader(self.metadata)
