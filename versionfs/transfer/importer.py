@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import stat
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +31,7 @@ from versionfs.transfer.overlay import overlay
 from versionfs.transfer.pipeline import ImportProgress, Pipeline
 from versionfs.transfer.remembered import RememberedSource
 from versionfs.transfer.tarball import TarImport
+from versionfs.transfer.tarstream import is_tar
 from versionfs.tree import edit_paths, empty_directory, same_entry
 from versionfs.types import Commit, Entry
 
@@ -223,20 +223,14 @@ class _Source:
                 f"cannot read {name}: {error.strerror}", hint="check the path and the permissions"
             ) from error
         try:
-            if _is_tar(path):
+            if is_tar(stream):
+                stream.seek(0)
                 return cls("tar", name, path, stream)
         except BaseException:
             stream.close()
             raise
         stream.close()
         return cls("file", name, path)
-
-
-def _is_tar(path: bytes) -> bool:
-    try:
-        return tarfile.is_tarfile(os.fsdecode(path)) and os.stat(path).st_size > 0
-    except (OSError, EOFError):
-        return False
 
 
 def _read(

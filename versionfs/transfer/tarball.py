@@ -8,10 +8,10 @@ Hard links are resolved at the end, in the tree made of all else.
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, BinaryIO, Final
 
@@ -22,11 +22,15 @@ from versionfs.transfer.attributes import MODE_BITS, Attributes
 from versionfs.transfer.pipeline import Pipeline
 from versionfs.transfer.reading import WHOLE_BYTES, Piece, cut_whole, stream_file
 from versionfs.transfer.sorting import external_sort
+from versionfs.transfer.tarstream import UNREADABLE, open_tar
 from versionfs.tree import edit_paths
 from versionfs.types import NO_ID, NO_STAMP, Entry, Kind, Location, PackId, Xattrs
 
 _SORTED_AT_ONCE: Final = 100_000
 _XATTR_PREFIX: Final = "SCHILY.xattr."
+_NAME_BYTES: Final = 255
+_NOBODY: Final = 65534
+_DECIMAL: Final = re.compile(r"-?\d{1,18}(\.\d*)?", re.ASCII)
 _Row = tuple[Any, ...]
 
 
@@ -46,7 +50,7 @@ class TarImport:
         self._assembler = assembler
         self._failed = failed
         self._skipped = skipped
-        self._links: list[tuple[bytes, bytes]] = []
+        self._links: dict[bytes, bytes] = {}
         self._now_ns = time.time_ns()
 
     def run(self, source: BinaryIO, name: str) -> Entry:
@@ -56,26 +60,17 @@ class TarImport:
             InvalidInputError: it is not a tar, or ends too early.
         """
         sorter = _RowSorter()
-        with ExitStack() as stack:
-            try:
-                archive = stack.enter_context(
-                    tarfile.open(
-                        fileobj=source,
-                        mode="r|*",
-                        encoding="utf-8",
-                        errors="surrogateescape",
-                        bufsize=1 << 20,
-                    )
-                )
+        try:
+            with open_tar(source) as archive:
                 for order, member in enumerate(archive):
                     self._member(archive, member, order, sorter)
                     # Else it keeps every member it has passed.
                     archive.members = []  # type: ignore[attr-defined]
-            except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-                raise InvalidInputError(
-                    f"cannot read {name} as a tar: {error}",
-                    hint="SOURCE is a folder, a file, or a tar; nothing was imported",
-                ) from error
+        except UNREADABLE as error:
+            raise InvalidInputError(
+                f"cannot read {name} as a tar: {error}",
+                hint="SOURCE is a folder, a file, or a tar; nothing was imported",
+            ) from error
         self._pipeline.flush()
         self._assemble(sorter.sorted())
         root = self._assembler.root
@@ -86,14 +81,17 @@ class TarImport:
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, order: int, sorter: _RowSorter
     ) -> None:
         path = _path(member.name)
-        if path is None:
-            self._failed(_encode(member.name), "its path leads out of the tar")
+        problem = "its path leads out of the tar" if path is None else _problem(path, member)
+        if path is None or problem is not None:
+            self._failed(_encode(member.name), problem or "")
             return
+        # Of a name given twice the last counts.
+        self._links.pop(path, None)
         attributes = Attributes(
             member.mode & MODE_BITS,
             _mtime_ns(member),
-            member.uid,
-            member.gid,
+            _owner(member.uid),
+            _owner(member.gid),
             _xattrs(member),
         )
         if member.isdir():
@@ -109,7 +107,7 @@ class TarImport:
             if target_path is None:
                 self._failed(path, "it links to a path outside of the tar")
             else:
-                self._links.append((path, target_path))
+                self._links[path] = target_path
         elif member.isreg():
             stream = archive.extractfile(member)
             assert stream is not None
@@ -166,7 +164,7 @@ class TarImport:
         self._pipeline.metadata.finish()
         root = root._replace(location=self._pipeline.metadata.resolve(root.node).location)
         edits: dict[bytes, Entry | None] = {}
-        for path, target_path in self._links:
+        for path, target_path in self._links.items():
             target = edits.get(target_path) or self._store.trees.walk_path(root, target_path)
             if target is None or target.is_dir:
                 self._failed(path, "it is a hard link to a file that is not in the tar")
@@ -252,15 +250,39 @@ def _path(name: str) -> bytes | None:
     return None if b".." in parts else b"/".join(parts)
 
 
+def _problem(path: bytes, member: tarfile.TarInfo) -> str | None:
+    """Returns why no file system could hold the member, or None."""
+    if not path and not member.isdir():
+        return "it is in the place of the root folder, and is none"
+    if b"\0" in path or "\0" in member.linkname:
+        return "its name or target has a NUL byte"
+    if any(len(part) > _NAME_BYTES for part in path.split(b"/")):
+        return f"a name in its path is longer than {_NAME_BYTES} bytes"
+    if any(len(name) > _NAME_BYTES or name == b"user." for name, _ in _xattrs(member)):
+        return "an extended attribute has an impossible name"
+    return None
+
+
+def _owner(number: int) -> int:
+    """Returns a user or group id; a number that can be none is nobody's."""
+    return number if 0 <= number < 1 << 32 else _NOBODY
+
+
 def _mtime_ns(member: tarfile.TarInfo) -> int:
+    """Returns the mtime, or the nearest that there is."""
+    try:
+        mtime_ns = _exact_mtime_ns(member)
+    except (ValueError, OverflowError):
+        mtime_ns = 0
+    return min(max(mtime_ns, -(1 << 63)), (1 << 63) - 1)
+
+
+def _exact_mtime_ns(member: tarfile.TarInfo) -> int:
     text = member.pax_headers.get("mtime")
-    if text is not None:
+    if text is not None and _DECIMAL.fullmatch(text):
         seconds, _, fraction = text.partition(".")
-        try:
-            whole = int(seconds) * 1_000_000_000
-            part = int(fraction.ljust(9, "0")[:9] or 0)
-        except ValueError:
-            return int(member.mtime * 1_000_000_000)
+        whole = int(seconds) * 1_000_000_000
+        part = int(fraction.ljust(9, "0")[:9])
         return whole - part if seconds.startswith("-") else whole + part
     return int(member.mtime * 1_000_000_000)
 
