@@ -217,16 +217,18 @@ class Store:
     def delete_repository(self, name: str) -> None:
         """Removes a repository with its branches, tags and reflog.
 
-        The marker goes first: a crash leaves nothing that looks like a repository.
+        The marker goes last: a crash leaves a repository that can be deleted again, never old
+        branches that come back with a new repository of the same name.
 
         Raises:
             NotFoundError: there is none of that name.
         """
         self.repository(name)
-        self.objects.remove(_marker(name))
         for info in list(self.objects.list(f"repos/{name}/")):
-            with contextlib.suppress(NotFoundError):
-                self.objects.remove(info.key)
+            if info.key != _marker(name):
+                with contextlib.suppress(NotFoundError):
+                    self.objects.remove(info.key)
+        self.objects.remove(_marker(name))
 
     def statistics(self) -> StoreStatistics:
         """Returns what the store holds; reads all commits and the index."""

@@ -41,6 +41,7 @@ _HEAD: Final = struct.Struct("<B3xII")
 _EXTRA: Final = struct.Struct("<III")
 _XATTR: Final = struct.Struct("<HI")
 _COUNT: Final = struct.Struct("<I")
+_KINDS: Final = frozenset(int(kind) for kind in Kind)
 _OBJECT_BYTES: Final = 2_500
 """What a leaf takes beside its data: eleven memoryviews of 184 bytes, and itself."""
 
@@ -182,6 +183,8 @@ class Leaf:
             raise CorruptionError("a tree leaf is malformed")
         self.count = count
         self.kinds = data[at : at + count]
+        if count and not _KINDS.issuperset(self.kinds):
+            raise CorruptionError("a tree leaf has an entry of unknown kind")
         at += count
         self.modes = data[at : at + 2 * count].cast("H")
         at += 2 * count
