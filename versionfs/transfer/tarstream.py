@@ -15,12 +15,14 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any, BinaryIO, Final
+from tarfile import HeaderError, ReadError
+from typing import IO, Any, BinaryIO, Final, Self
 
 import zstandard
 
 _BUFFER_BYTES: Final = 1 << 20
 _MAGIC_BYTES: Final = 6
+_END: Final = "EOFHeaderError"  # a block of zeros
 
 UNREADABLE: Final = (
     tarfile.TarError,
@@ -38,18 +40,14 @@ class _Member(tarfile.TarInfo):
     """A member whose header is whole."""
 
     @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> _Member:
-        return _strictly(super().fromtarfile, tarfile)
-
-
-def _strictly(read: Any, archive: tarfile.TarFile) -> Any:
-    try:
-        return read(archive)
-    except tarfile.EOFHeaderError:
-        raise
-    except tarfile.HeaderError as error:
-        # No HeaderError: those are what TarFile takes for the end.
-        raise tarfile.ReadError(f"it is damaged or cut short ({error})") from error
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except HeaderError as error:
+            if type(error).__name__ == _END:
+                raise
+            # No HeaderError: those are what TarFile takes for the end.
+            raise ReadError(f"it is damaged or cut short ({error})") from error
 
 
 @contextmanager
