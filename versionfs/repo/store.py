@@ -214,6 +214,12 @@ class Store:
             raise AlreadyExistsError(f"there is a repository {name!r} already") from error
         return Repository(self, name)
 
+    def ensure_repository(self, name: str) -> None:
+        """Makes a repository unless there is one; any number of writers may at once."""
+        if not self._exists(name):
+            with contextlib.suppress(AlreadyExistsError):
+                self.create_repository(name)
+
     def delete_repository(self, name: str) -> None:
         """Removes a repository with its branches, tags and reflog.
 

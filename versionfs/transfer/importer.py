@@ -9,14 +9,13 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from versionfs.errors import (
-    AlreadyExistsError,
     ConflictError,
     InvalidInputError,
     NotFoundError,
@@ -159,11 +158,11 @@ def import_source(
             pipeline.metadata.finish()
             top = _resolved(pipeline, top)
         root = _place(store, pipeline, head, top, path, keep=keep)
-        pipeline.metadata.finish()
-        root, top = _resolved(pipeline, root), _resolved(pipeline, top)
         commit = None
         if head is None or not same_entry(head.root, root):
             commit = _publish(store, pipeline, target, head, expected, root, top, keep=keep)
+        pipeline.metadata.finish()
+        top = _resolved(pipeline, top)
         if opened.kind == "folder":
             remembered.commit(top._replace(name=b""))
     written = pipeline.chunks.statistics()
@@ -336,8 +335,7 @@ def _publish(
         )
         pipeline.metadata.finish()
         ref = pipeline.metadata.resolve(ref)
-        with suppress(AlreadyExistsError):
-            store.create_repository(target.repository.name)
+        store.ensure_repository(target.repository.name)
         try:
             target.repository.advance(
                 target.branch,
@@ -356,9 +354,8 @@ def _publish(
                 "this import ran; nothing was published",
                 hint="look at `versionfs log`, then run the import again: it reads nothing twice",
             )
+        top = _resolved(pipeline, top)
         root = _place(store, pipeline, head, top, target.path, keep=keep)
-        pipeline.metadata.finish()
-        root = _resolved(pipeline, root)
         if head is not None and same_entry(head.root, root):
             return None
     raise ConflictError(
