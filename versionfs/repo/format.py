@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from versionfs.errors import CorruptionError, UnsupportedFormatError
 
 FORMAT_KEY: Final = "versionfs.json"
 FORMAT_VERSION: Final = 1
+_ID: Final = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ class StoreFormat:
             if value["versionfs"] != "store":
                 raise KeyError("versionfs")
             version = int(value["format"])
-        except (ValueError, KeyError, TypeError) as error:
+            if version < 1:
+                raise ValueError("format")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CorruptionError(
                 f"{FORMAT_KEY} of the store {where} is damaged",
                 hint="restore it from a copy of the store",
@@ -69,8 +73,11 @@ class StoreFormat:
             sizes = ChunkingParameters(
                 int(chunking["min"]), int(chunking["average"]), int(chunking["max"])
             )
-            return cls(str(value["id"]), sizes)
-        except (ValueError, KeyError, TypeError) as error:
+            # It names a folder of the cache, so it must not lead anywhere else.
+            if _ID.fullmatch(value["id"]) is None:
+                raise ValueError("id")
+            return cls(value["id"], sizes)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise CorruptionError(
                 f"{FORMAT_KEY} of the store {where} is damaged",
                 hint="restore it from a copy of the store",

@@ -23,7 +23,7 @@ from versionfs.errors import (
 )
 from versionfs.index import IndexDamagedError, KnownRefs
 from versionfs.objectstore import ObjectStore, Version
-from versionfs.types import Location, NodeRef, PackId, Ref
+from versionfs.types import ID_BYTES, STAMP_BYTES, Location, NodeRef, PackId, Ref
 
 _VERSION: Final = 1
 
@@ -66,8 +66,16 @@ def decode_ref(data: bytes, key: str) -> Ref:
         pack, *numbers = value["location"]
         where = Location(PackId(bytes.fromhex(pack)), *(int(number) for number in numbers))
         commit = NodeRef(bytes.fromhex(value["commit"]), bytes.fromhex(value["stamp"]), where)
+        if (len(commit.id), len(commit.stamp), len(where.pack)) != (
+            ID_BYTES,
+            STAMP_BYTES,
+            ID_BYTES,
+        ):
+            raise ValueError("an id has a wrong length")
+        if not all(0 <= number < 1 << 32 for number in where[1:]):
+            raise ValueError("a location is out of range")
         return Ref(commit, str(value["nonce"]), int(value["time_ns"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CorruptionError(
             f"the ref {key} is damaged", hint="its reflog in the store tells what it was"
         ) from error
