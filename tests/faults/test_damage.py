@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -23,14 +25,16 @@ from versionfs.types import PackId
 CONTENT = Random(5).randbytes(150_000)
 
 
+def piece(data: bytes, at: int, size: int) -> bytes:
+    return data[at : at + size]
+
+
 def pack_file(home: Path, kind: PackKind) -> Path:
     """Returns the only pack of a kind in the store."""
     found = []
     for path in (home / "store" / "packs").glob("*/*"):
         data = path.read_bytes()
-        index = read_index(
-            PackId(bytes.fromhex(path.name)), len(data), lambda a, n, d=data: d[a : a + n]
-        )
+        index = read_index(PackId(bytes.fromhex(path.name)), len(data), partial(piece, data))
         if index.kind is kind:
             found.append(path)
     (only,) = found
@@ -146,3 +150,38 @@ def test_a_damaged_index_is_made_anew(
     with Store.open(settings_in(imported)) as store:
         export(store, head(store).root, tmp_path / "out")
         assert describe(tmp_path / "out") == describe(source)
+
+
+def test_an_unchanged_source_heals_a_pack_that_was_lost(imported: Path, source: Path) -> None:
+    pack_file(imported, PackKind.DATA).unlink()
+    with Store.open(settings_in(imported)) as store:
+        bring(store, source, branch="again")
+        entry = store.trees.lookup(head(store, "again").root.node, b"file")
+        assert entry is not None
+        assert store.contents.open(entry).read(0, len(CONTENT)) == CONTENT
+
+
+def test_nothing_is_deduplicated_against_a_truncated_pack(imported: Path, source: Path) -> None:
+    truncate(pack_file(imported, PackKind.DATA))
+    with Store.open(settings_in(imported)) as store:
+        bring(store, source, branch="again", checksum=True)
+        entry = store.trees.lookup(head(store, "again").root.node, b"file")
+        assert entry is not None
+        assert store.contents.open(entry).read(0, len(CONTENT)) == CONTENT
+
+
+def test_a_copy_of_a_store_has_an_index_of_its_own(
+    imported: Path, source: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(imported / "store", copy)
+    write(source / "later", b"l" * 1000)
+    with (
+        Store.open(settings_in(imported)) as one,
+        Store.open(settings_in(imported, store=copy)) as two,
+    ):
+        assert one.id == two.id
+        bring(one, source)
+        assert bring(two, source).new_bytes == 1000
+        export(two, head(two).root, tmp_path / "out")
+    assert describe(tmp_path / "out") == describe(source)

@@ -178,13 +178,22 @@ class MetadataWriter:
         except OSError as error:
             writer.abort()
             raise translate(error, self._objects.url, "packs/", writing=True) from error
-        self._objects.put_file(pack_key(pack.id), pack.path)
+        try:
+            self._objects.put_file(pack_key(pack.id), pack.path)
+        except BaseException:
+            writer.abort()
+            raise
         writer.close()
         self.stored_bytes += pack.size_bytes
         for block in self._in_pack:
             block.pack = pack.id
         try:
-            self._index.add_pack(pack.id, (), ((e.id + e.stamp, e.location) for e in pack.index))
+            self._index.add_pack(
+                pack.id,
+                (),
+                ((e.id + e.stamp, e.location) for e in pack.index),
+                size_bytes=pack.size_bytes,
+            )
             if self._copies:
                 self._cache.put(
                     [(entry[1] + entry[2], pack.id, entry[6]) for entry in self._entries]

@@ -42,14 +42,20 @@ def sync_index(
     A pack whose index cannot be read is left out and logged: nothing is deduplicated against it.
     ``progress`` is called with the packs done and their number.
     """
-    present = packs_in_store(objects)
+    # First what is known, then what is there: a pack that comes in between is indexed once more,
+    # the other way round it would count as gone.
     try:
         known = index.known_packs()
     except IndexDamagedError:
-        known = set()
-    gone = known - present.keys()
+        known = {}
+    present = packs_in_store(objects)
+    # One of another size is damaged: nothing may be deduplicated against it.
+    gone = {pack for pack, size in known.items() if present.get(pack) != size}
     if gone:
-        log.warning("%d packs are gone from the store; not deduplicating against them", len(gone))
+        log.warning(
+            "packs that are gone from the store or damaged: %d; not deduplicating against them",
+            len(gone),
+        )
         index.forget_packs(gone)
     missing = sorted(present.keys() - known)
     for done, pack in enumerate(missing):
@@ -68,6 +74,6 @@ def _add(objects: ObjectStore, index: ChunkIndex, pack: PackId, size: int) -> No
     key = pack_key(pack)
     listing = read_index(pack, size, lambda start, length: objects.get(key, start, length))
     if listing.kind is PackKind.METADATA:
-        index.add_pack(pack, (), ((e.id + e.stamp, e.location) for e in listing))
+        index.add_pack(pack, (), ((e.id + e.stamp, e.location) for e in listing), size_bytes=size)
     else:
-        index.add_pack(pack, ((e.id, e.location) for e in listing))
+        index.add_pack(pack, ((e.id, e.location) for e in listing), size_bytes=size)

@@ -289,7 +289,11 @@ class ChunkWriter:
         self._objects.put_file(pack_key(finished.id), finished.path)
         pack.writer.close()
         try:
-            self._index.add_pack(finished.id, ((e.id, e.location) for e in finished.index))
+            self._index.add_pack(
+                finished.id,
+                ((e.id, e.location) for e in finished.index),
+                size_bytes=finished.size_bytes,
+            )
         except IndexDamagedError as error:
             log.warning("not in the index: pack %s (%s)", finished.id.hex(), error)
         return finished.id, finished.size_bytes

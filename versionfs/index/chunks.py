@@ -53,7 +53,8 @@ class ChunkIndex:
             if value is None or len(value) != ID_BYTES:
                 return None
             # Both ways, because neither has a checksum.
-            if transaction.get(value, db=self._environment.database(b"packs")) != key:
+            known = transaction.get(value, db=self._environment.database(b"packs"))
+            if known is None or known[: _NUMBER.size] != key:
                 return None
             pack = self._packs[number] = PackId(bytes(value))
         return pack
@@ -76,6 +77,8 @@ class ChunkIndex:
         """Returns where each chunk lies, or None for those that are not known."""
 
         def work(transaction: lmdb.Transaction) -> list[Location | None]:
+            # Another process may have found a pack lost since the last call.
+            self._packs.clear()
             rows = self._environment.database(database)
             get = transaction.get
             return [
@@ -85,12 +88,15 @@ class ChunkIndex:
 
         return self._environment.read(work, len(chunks))
 
-    def known_packs(self) -> set[bytes]:
-        """Returns the ids of all packs whose objects the index lists."""
+    def known_packs(self) -> dict[bytes, int]:
+        """Returns the packs whose objects the index lists, with their sizes in bytes."""
 
-        def work(transaction: lmdb.Transaction) -> set[bytes]:
+        def work(transaction: lmdb.Transaction) -> dict[bytes, int]:
             cursor = transaction.cursor(self._environment.database(b"packs"))
-            return {bytes(key) for key in cursor.iternext(keys=True, values=False)}
+            return {
+                bytes(pack): int.from_bytes(value[_NUMBER.size :], "little")
+                for pack, value in cursor
+            }
 
         return self._environment.read(work)
 
@@ -99,6 +105,8 @@ class ChunkIndex:
         pack: PackId,
         chunks: Iterable[tuple[bytes, Location]],
         nodes: Iterable[tuple[bytes, Location]] = (),
+        *,
+        size_bytes: int,
     ) -> None:
         """Adds a pack with what it holds; idempotent.
 
@@ -110,6 +118,7 @@ class ChunkIndex:
             pack: the pack, which must be durable in the store already.
             chunks: chunk id and location.
             nodes: ``id + stamp`` and location of metadata objects.
+            size_bytes: the size of the pack; one of another size in the store is damaged.
         """
         rows = sorted(
             [(b"chunks", key, where) for key, where in chunks]
@@ -129,11 +138,11 @@ class ChunkIndex:
             number = self._number(transaction, pack)
             put(transaction, batches[0])
             if len(batches) == 1:
-                self._set_number(transaction, pack, number)
+                self._set_number(transaction, pack, number, size_bytes)
 
         def last(transaction: lmdb.Transaction) -> None:
             put(transaction, batches[-1])
-            self._set_number(transaction, pack, number)
+            self._set_number(transaction, pack, number, size_bytes)
 
         self._environment.write(first, len(batches[0]))
         for batch in batches[1:-1]:
@@ -145,17 +154,20 @@ class ChunkIndex:
         """Returns the pack's number; a new one, which is never given again, if it has none."""
         known = transaction.get(pack, db=self._environment.database(b"packs"))
         if known is not None:
-            return int(_NUMBER.unpack(known)[0])
+            return int(_NUMBER.unpack_from(known)[0])
         meta = self._environment.database(b"meta")
         following = transaction.get(b"next-pack", db=meta)
         number = 1 if following is None else int(_NUMBER.unpack(following)[0])
         transaction.put(b"next-pack", _NUMBER.pack(number + 1), db=meta)
         return number
 
-    def _set_number(self, transaction: lmdb.Transaction, pack: PackId, number: int) -> None:
+    def _set_number(
+        self, transaction: lmdb.Transaction, pack: PackId, number: int, size_bytes: int
+    ) -> None:
         """Makes the rows with this number count: they are all there."""
         key = _NUMBER.pack(number)
-        transaction.put(pack, key, db=self._environment.database(b"packs"))
+        value = key + size_bytes.to_bytes(8, "little")
+        transaction.put(pack, value, db=self._environment.database(b"packs"))
         transaction.put(key, pack, db=self._environment.database(b"pack-numbers"))
 
     def totals(self) -> tuple[int, int, set[bytes]]:
@@ -177,14 +189,19 @@ class ChunkIndex:
         return self._environment.read(work)
 
     def forget_packs(self, packs: Iterable[bytes]) -> None:
-        """Removes packs that are gone from the store; their rows count as absent from now on."""
+        """Removes packs that are gone from the store; their rows count as absent from now on.
+
+        What is remembered of sources goes too: their trees may refer to those packs, and an import
+        that reads only what changed would do so again.
+        """
         gone = list(packs)
 
         def work(transaction: lmdb.Transaction) -> None:
+            transaction.drop(self._environment.database(b"sources"), delete=False)
             for pack in gone:
                 number = transaction.get(pack, db=self._environment.database(b"packs"))
                 if number is not None:
-                    key = bytes(number)
+                    key = bytes(number[: _NUMBER.size])
                     transaction.delete(pack, db=self._environment.database(b"packs"))
                     transaction.delete(key, db=self._environment.database(b"pack-numbers"))
 

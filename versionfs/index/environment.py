@@ -25,11 +25,11 @@ from versionfs.errors import StorageTransientError, VersionFSError
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = b"2"
+SCHEMA_VERSION: Final = b"3"
 DATABASES: Final = (
     b"meta",  # b"schema" -> SCHEMA_VERSION; b"next-pack" -> u32; b"node-bytes" -> u64
     b"chunks",  # chunk id -> row (chunks.py)
-    b"packs",  # pack id -> pack number u32
+    b"packs",  # pack id -> pack number u32 big-endian, size u64
     b"pack-numbers",  # pack number u32 big-endian -> pack id
     b"nodes",  # id + stamp -> pack id + CRC-32 + blob (nodes.py)
     b"places",  # id + stamp -> row (nodes.py)
@@ -68,6 +68,7 @@ class Environment:
         self._environment: lmdb.Environment | None = None
         self._databases: dict[bytes, lmdb._Database] = {}
         self._touched = 0
+        self._closed = False
         self.generation = 0
         """Grows each time the environment is opened, when another process may have made it anew:
         caches of its content compare it, inside a transaction."""
@@ -148,7 +149,10 @@ class Environment:
     def _transaction(self, *, write: bool) -> Iterator[lmdb.Transaction]:
         with self._lock:
             if self._environment is None:
-                raise StorageTransientError(f"the index in {self.folder} is closed")
+                if self._closed:
+                    raise StorageTransientError(f"the index in {self.folder} is closed")
+                self._open()
+            assert self._environment is not None
             transaction = _begin(self._environment, write=write)
             with transaction:
                 yield transaction
@@ -160,9 +164,9 @@ class Environment:
             self._touched = 0
             with self._lock:
                 if self._environment is not None:
+                    # The next transaction opens it again.
                     self._environment.close()
                     self._environment = None
-                    self._open()
 
     def read(self, work: Callable[[lmdb.Transaction], T], items: int = 1) -> T:
         """Runs ``work`` in a read transaction; buffers it gets are valid only inside.
@@ -214,7 +218,7 @@ class Environment:
     def _grow(self) -> None:
         with self._lock:
             if self._environment is None:
-                raise StorageTransientError(f"the index in {self.folder} is closed")
+                return  # Let go of meanwhile; whoever called tries again.
             # Zero adopts what another process may have grown the map to meanwhile.
             self._environment.set_mapsize(0)
             self._environment.set_mapsize(2 * self._environment.info()["map_size"])
@@ -222,6 +226,7 @@ class Environment:
     def close(self) -> None:
         """Closes the environment; idempotent."""
         with self._lock:
+            self._closed = True
             if self._environment is not None:
                 self._environment.close()
                 self._environment = None

@@ -131,14 +131,14 @@ class Refs:
             self._log(repository, name, old, commit, reason)
         try:
             self._objects.replace(key, data, expected)
-        except ConflictError:
+        except ConflictError as conflict:
             # A replace that was retried after its reply was lost may have won: the nonce tells.
             try:
                 current, _ = self.read(repository, kind, name)
             except NotFoundError:
-                raise
+                raise conflict from None
             if current.nonce != ref.nonce:
-                raise
+                raise conflict from None
         self._remember(key, data)
         return ref
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import time
@@ -50,7 +51,9 @@ class Store:
         self.settings = settings
         self.objects = objects
         self.format = store_format
-        self.environment = Environment(settings.cache_dir / "index" / store_format.store_id)
+        self.environment = Environment(
+            settings.cache_dir / "index" / _index_name(objects, store_format)
+        )
         self.index = ChunkIndex(self.environment)
         self.node_cache = NodeCache(self.environment, self.index)
         self.sources = SourceCache(self.environment)
@@ -267,6 +270,12 @@ class Store:
             chunks=chunks,
             packs=len(sizes),
         )
+
+
+def _index_name(objects: ObjectStore, store_format: StoreFormat) -> str:
+    """Returns the folder of a store's index: a copy of a store is another store."""
+    place = hashlib.blake2b(objects.url.encode(), digest_size=6).hexdigest()
+    return f"{store_format.store_id}-{place}"
 
 
 def _marker(name: str) -> str:

@@ -22,6 +22,7 @@ from versionfs.errors import (
     SourceError,
     VersionFSError,
 )
+from versionfs.index import IndexDamagedError
 from versionfs.objectstore import Version
 from versionfs.repo import RefKind, Repository, Store, validate_name, write_commit
 from versionfs.transfer.assembler import Assembler
@@ -32,7 +33,7 @@ from versionfs.transfer.remembered import RememberedSource
 from versionfs.transfer.tarball import TarImport
 from versionfs.transfer.tarstream import is_tar
 from versionfs.tree import edit_paths, empty_directory, same_entry
-from versionfs.types import Commit, Entry
+from versionfs.types import NO_STAMP, Commit, Entry
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,15 @@ class _Target:
     message: str
     author: str
     metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How an import reads its source."""
+
+    keep: bool
+    checksum: bool
+    skip_errors: bool
 
 
 def import_source(
@@ -113,10 +123,31 @@ def import_source(
         ConflictError: somebody else changed what is at ``path`` meanwhile; nothing was published.
         StorageError: the store cannot be written; nothing was published.
     """
-    started = time.monotonic()
+    options = _Options(keep, checksum, skip_errors)
     validate_name("branch", branch)
     validate_name("repository", repository)
     target = _Target(Repository(store, repository), branch, path, message, author, metadata or {})
+    try:
+        return _import(store, target, source, options, stdin, progress, warn)
+    except IndexDamagedError:
+        # The index is empty now, and with it goes what was remembered: this time all is read.
+        if os.fspath(source) == "-":
+            raise
+        return _import(store, target, source, options, stdin, progress, warn)
+
+
+def _import(
+    store: Store,
+    target: _Target,
+    source: str | os.PathLike[str],
+    options: _Options,
+    stdin: BinaryIO | None,
+    progress: Callable[[ImportProgress], None] | None,
+    warn: Callable[[str], None],
+) -> ImportResult:
+    keep, checksum, skip_errors = options.keep, options.checksum, options.skip_errors
+    repository, branch, path = target.repository.name, target.branch, target.path
+    started = time.monotonic()
     opened = _Source.open(source, stdin)
     problems: list[tuple[bytes, str]] = []
     skipped: list[tuple[bytes, str]] = []
@@ -321,6 +352,7 @@ def _publish(
         ConflictError: somebody else changed what is at the path.
     """
     began_at = _at_path(store, head, target.path)
+    is_new = head is None
     for _ in range(_REBASE_ATTEMPTS):
         # Two commits of one writer never have the same time, nor go back behind their parent.
         now = max(time.time_ns(), 0 if head is None else head.time_ns + 1)
@@ -335,7 +367,8 @@ def _publish(
         )
         pipeline.metadata.finish()
         ref = pipeline.metadata.resolve(ref)
-        store.ensure_repository(target.repository.name)
+        if is_new:
+            store.ensure_repository(target.repository.name)
         try:
             target.repository.advance(
                 target.branch,
@@ -364,9 +397,12 @@ def _publish(
     )
 
 
-def _at_path(store: Store, head: Commit | None, path: bytes) -> bytes | None:
+def _at_path(store: Store, head: Commit | None, path: bytes) -> Entry | None:
+    """Returns what is at the path, as far as ids cover it."""
     entry = None if head is None else store.trees.walk_path(head.root, path)
-    return None if entry is None else entry.content
+    if entry is None:
+        return None
+    return entry._replace(mtime_ns=0, uid=0, gid=0, stamp=NO_STAMP, location=None)
 
 
 def _clean(store: Store) -> None:

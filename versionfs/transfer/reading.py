@@ -15,6 +15,8 @@ WHOLE_BYTES: Final = 4 * 1024 * 1024
 """Files up to this size are read in one go, larger ones as a stream of pieces of this size."""
 
 _ATTEMPTS: Final = 4
+_GROWN_BYTES: Final = 16 * WHOLE_BYTES
+"""A small file that has grown beyond this since it was listed is named as changing."""
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -61,6 +63,8 @@ def read_whole(path: bytes, parameters: ChunkingParameters) -> FileRead:
     try:
         before = os.fstat(descriptor)
         for _ in range(_ATTEMPTS):
+            if before.st_size > _GROWN_BYTES:
+                break
             data = _read_all(descriptor, before.st_size)
             xattrs = read_xattrs(descriptor)
             after = os.fstat(descriptor)

@@ -17,7 +17,13 @@ from collections.abc import Iterator
 from typing import Any, Final, Self
 
 from versionfs.errors import CorruptionError, VersionFSError
-from versionfs.index import SegmentChange, SourceCache, SourceRecord, SourceSegment
+from versionfs.index import (
+    IndexDamagedError,
+    SegmentChange,
+    SourceCache,
+    SourceRecord,
+    SourceSegment,
+)
 from versionfs.repo import Store
 from versionfs.transfer.attributes import CONTENT_SEEN_BYTES, UNSEEN
 from versionfs.tree.splitter import MAX_ITEMS, MIN_ITEMS, name_ends_leaf
@@ -88,6 +94,10 @@ class RememberedSource:
         if self._changed_bytes > _BUFFERED_BYTES:
             self._flush()
 
+    def forget(self) -> None:
+        """Forgets the source: the next import of it reads all."""
+        self._cache.set_header(self._source, None)
+
     def _flush(self) -> None:
         if not self._header_removed:
             self._cache.set_header(self._source, None)
@@ -132,7 +142,12 @@ class FolderMemory:
             self._old_segments[segment.first] = hashlib.blake2b(
                 segment.value, digest_size=16
             ).digest()
-            yield from segment.decode()
+            records = segment.decode()
+            if not records:
+                # Without its names, those that are gone from the source could not be told.
+                self._remembered.forget()
+                raise IndexDamagedError("what was remembered of the source is damaged")
+            yield from records
 
     def before(self, name: bytes | None) -> Iterator[bytes]:
         """Yields the remembered names before this one: they are gone from the source."""

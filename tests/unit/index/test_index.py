@@ -38,23 +38,23 @@ def environment(tmp_path: Path) -> Iterator[Environment]:
 
 def test_locations_come_back(environment: Environment) -> None:
     index = ChunkIndex(environment)
-    index.add_pack(PACK, [(key(i), where(i)) for i in range(1000)])
-    index.add_pack(OTHER, [(key(1), where(7, OTHER))], [(b"n" * 48, where(9, OTHER))])
+    index.add_pack(PACK, [(key(i), where(i)) for i in range(1000)], size_bytes=9)
+    index.add_pack(OTHER, [(key(1), where(7, OTHER))], [(b"n" * 48, where(9, OTHER))], size_bytes=9)
     assert index.locate([key(5), key(1), b"x" * 32]) == [where(5), where(7, OTHER), None]
     assert index.locate([b"n" * 48], b"places") == [where(9, OTHER)]
-    assert index.known_packs() == {PACK, OTHER}
+    assert index.known_packs().keys() == {PACK, OTHER}
     assert index.totals() == (1000, sum(i + 3 for i in range(1000)) - 4 + 10, {OTHER})
 
 
 def test_chunks_of_a_forgotten_pack_are_absent(environment: Environment) -> None:
     index = ChunkIndex(environment)
-    index.add_pack(PACK, [(key(1), where(1))])
-    index.add_pack(OTHER, [(key(2), where(2, OTHER))])
+    index.add_pack(PACK, [(key(1), where(1))], size_bytes=9)
+    index.add_pack(OTHER, [(key(2), where(2, OTHER))], size_bytes=9)
     index.forget_packs([PACK, b"never seen".ljust(32)])
     assert index.locate([key(1), key(2)]) == [None, where(2, OTHER)]
-    assert index.known_packs() == {OTHER}
+    assert index.known_packs().keys() == {OTHER}
     third = PackId(b"r" * 32)
-    index.add_pack(third, [(key(3), where(3, third))])
+    index.add_pack(third, [(key(3), where(3, third))], size_bytes=9)
     assert index.locate([key(1)]) == [None]
 
 
@@ -74,7 +74,7 @@ def damage(environment: Environment, database: bytes, at: int) -> None:
 @pytest.mark.parametrize("at", [0, 4, 8, 12, 16, 20, 23])
 def test_a_damaged_row_is_absent_never_wrong(environment: Environment, at: int) -> None:
     index = ChunkIndex(environment)
-    index.add_pack(PACK, [(key(1), where(1))])
+    index.add_pack(PACK, [(key(1), where(1))], size_bytes=9)
     damage(environment, b"chunks", at)
     assert index.locate([key(1)]) == [None]
 
@@ -83,8 +83,8 @@ def test_a_damaged_row_is_absent_never_wrong(environment: Environment, at: int) 
 def test_a_damaged_pack_number_is_absent_never_wrong(
     environment: Environment, database: bytes
 ) -> None:
-    ChunkIndex(environment).add_pack(PACK, [(key(1), where(1))])
-    damage(environment, database, -1)
+    ChunkIndex(environment).add_pack(PACK, [(key(1), where(1))], size_bytes=9)
+    damage(environment, database, 3)
     assert ChunkIndex(environment).locate([key(1)]) == [None]
 
 
@@ -123,7 +123,7 @@ def test_the_map_grows_beyond_its_first_size(
     for pack in range(20):
         name = PackId(bytes([pack]) * 32)
         rows = [(key(pack * 5000 + i), where(i, name)) for i in range(5000)]
-        index.add_pack(name, rows)
+        index.add_pack(name, rows, size_bytes=9)
     assert index.totals()[0] == 100_000
     environment.close()
     again = Environment(tmp_path / "index")
@@ -142,7 +142,8 @@ def test_several_processes_grow_the_map_at_once(tmp_path: Path) -> None:
         "for turn in range(30):\n"
         "    name = PackId(bytes([number, turn]) * 16)\n"
         "    base = (number * 30 + turn) * 1000\n"
-        "    index.add_pack(name, [(key(base + i), where(i, name)) for i in range(1000)])\n"
+        "    rows = [(key(base + i), where(i, name)) for i in range(1000)]\n"
+        "    index.add_pack(name, rows, size_bytes=9)\n"
         "    assert index.locate([key(base + 5)]) == [where(5, name)]\n"
         "environment.close(); print('done')\n"
     )
@@ -177,12 +178,12 @@ def test_an_index_made_anew_by_another_process_is_not_mixed_with_the_old_one(
     """Pack numbers begin anew; what this process knows of them must go with the old index."""
     environment = Environment(tmp_path / "index")
     index = ChunkIndex(environment)
-    index.add_pack(PACK, [(key(1), where(1))])
+    index.add_pack(PACK, [(key(1), where(1))], size_bytes=9)
     assert index.locate([key(1)]) == [where(1)]
     code = (
         "import sys; from tests.unit.index.test_index import *\n"
         "environment = Environment(Path(sys.argv[1])); environment.rebuild('test')\n"
-        "ChunkIndex(environment).add_pack(OTHER, [(key(2), where(2, OTHER))])\n"
+        "ChunkIndex(environment).add_pack(OTHER, [(key(2), where(2, OTHER))], size_bytes=9)\n"
         "environment.close()\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "index")], cwd=ROOT, check=True)
@@ -196,7 +197,7 @@ def test_threads_may_share_an_index_that_is_opened_again_meanwhile(
     environment: Environment,
 ) -> None:
     index = ChunkIndex(environment)
-    index.add_pack(PACK, [(key(i), where(i)) for i in range(500)])
+    index.add_pack(PACK, [(key(i), where(i)) for i in range(500)], size_bytes=9)
     failures: list[object] = []
 
     def look() -> None:
@@ -220,7 +221,7 @@ def test_threads_may_share_an_index_that_is_opened_again_meanwhile(
 def test_opening_a_store_twice_in_a_process_is_refused_and_harms_nothing(
     store: Store, home: Path
 ) -> None:
-    store.index.add_pack(PACK, [(key(1), where(1))])
+    store.index.add_pack(PACK, [(key(1), where(1))], size_bytes=9)
     with pytest.raises(StorageTransientError, match="open already"):
         Store.open(settings_in(home))
     assert store.index.locate([key(1)]) == [where(1)]
@@ -240,11 +241,11 @@ def test_an_index_of_another_schema_is_made_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     environment = Environment(tmp_path / "index")
-    ChunkIndex(environment).add_pack(PACK, [(key(1), where(1))])
+    ChunkIndex(environment).add_pack(PACK, [(key(1), where(1))], size_bytes=9)
     environment.write(lambda t: t.put(b"schema", b"0", db=environment.database(b"meta")))
     environment.close()
     again = Environment(tmp_path / "index")
-    assert ChunkIndex(again).known_packs() == set()
+    assert ChunkIndex(again).known_packs() == {}
     assert "damaged" in caplog.text
     again.close()
 
