@@ -72,7 +72,7 @@ class TarImport:
                 hint="SOURCE is a folder, a file, or a tar; nothing was imported",
             ) from error
         self._pipeline.flush()
-        self._assemble(sorter.sorted())
+        self._assemble(sorter.sorted(self._skipped))
         root = self._assembler.root
         assert root is not None
         return self._with_links(root)
@@ -189,15 +189,17 @@ class _RowSorter:
             self._runs.append(external_sort(self._rows, _SORTED_AT_ONCE))
             self._rows = []
 
-    def sorted(self) -> Iterator[tuple[list[bytes], Entry]]:
-        """Yields path components and entry."""
+    def sorted(self, skipped: Callable[[bytes, str], None]) -> Iterator[tuple[list[bytes], Entry]]:
+        """Yields path components and entry; ``skipped`` is told what can have no place."""
         rows = external_sort(_chain([*self._runs, iter(self._rows)]), _SORTED_AT_ONCE)
         last: _Row | None = None
         file: list[bytes] | None = None
         for row in _with_end(rows):
             complete = last is not None and (row is None or last[0] != row[0])
             # What lies below a path that is a file in the end has no folder to be in.
-            if last is not None and complete and (file is None or last[0][: len(file)] != file):
+            if last is not None and complete and file is not None and last[0][: len(file)] == file:
+                skipped(b"/".join(last[0]), "below a path that is a file in the same tar")
+            elif last is not None and complete:
                 entry = _from_row(last[2])
                 file = None if entry.is_dir else last[0]
                 yield last[0], entry

@@ -150,6 +150,7 @@ def test_members_out_of_order_twice_and_without_folders(store: Store) -> None:
             member("was a file", tarfile.DIRTYPE),
             ("was a file/in", b"8"),
         ),
+        warn=[].append,
     )
     assert names(store, head(store).root) == [
         b"a",
@@ -415,3 +416,18 @@ def test_more_members_than_are_sorted_at_once(
     assert head(store).root.files == 400
     assert content(store, b"d1/f10") == b"last"
     assert content(store, b"d2/f11") == b"11"
+
+
+def test_what_lies_below_a_file_of_the_same_tar_is_named(store: Store) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in ("a", "a/b"):
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            tar.addfile(member, io.BytesIO(b"x"))
+    archive.seek(0)
+    warnings: list[str] = []
+    result = bring(store, "-", stdin=archive, warn=warnings.append)
+    assert [path for path, _ in result.skipped] == [b"a/b"]
+    assert any("a/b" in warning for warning in warnings)
+    assert at(store, b"a") is not None
