@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -10,7 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
+from versionfs.errors import InvalidInputError
 from versionfs.index import SourceRecord
+from versionfs.objectstore import LocalStore
 from versionfs.repo import Store
 from versionfs.transfer.assembler import Assembler
 from versionfs.transfer.attributes import UNSEEN, Attributes, read_xattrs, seen, special_kind
@@ -26,6 +29,7 @@ from versionfs.types import NO_ID, NO_STAMP, Entry, Kind
 
 _RACY_NS: Final = 2_000_000_000
 """A file written less than this before the import may be written again with the same mtime."""
+_OWN: Final = "a folder that this store uses"
 
 
 class FolderWalker:
@@ -57,6 +61,7 @@ class FolderWalker:
         self._failed = failed
         self._skipped = skipped
         self._racy_from_ns = time.time_ns() - _RACY_NS
+        self._own = _own_folders(store)
 
     def walk(self, source: bytes) -> None:
         """Walks the folder ``source``; the assembler then has its root.
@@ -64,11 +69,17 @@ class FolderWalker:
         What is as the last import saw it is taken from the tree which that import made.
 
         Raises:
+            InvalidInputError: the folder is the store's own.
             OSError: the folder itself cannot be read.
         """
+        status = os.stat(source)
+        if (status.st_dev, status.st_ino) in self._own:
+            raise InvalidInputError(
+                f"{os.fsdecode(source)} is {_OWN}", hint="a store cannot hold itself"
+            )
         # A path has at most 2,048 components, and each takes two calls.
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
-        attributes = Attributes.of(os.stat(source), read_xattrs(source, follow=True))
+        attributes = Attributes.of(status, read_xattrs(source, follow=True))
         self._folder(source, b"", b"", self._names(source), attributes, self._remembered.tree)
 
     @staticmethod
@@ -100,14 +111,17 @@ class FolderWalker:
             except OSError as error:
                 self._fail(child_path, child, error)
                 continue
+            is_dir = stat.S_ISDIR(status.st_mode)
             special = special_kind(status.st_mode)
+            if is_dir and (status.st_dev, status.st_ino) in self._own:
+                special = _OWN
             if special is not None:
                 self._skipped(child_path, special)
                 continue
             for gone in memory.before(child):
                 pipeline.then(partial(assembler.remove, gone))
             old = memory.seen(child)
-            if stat.S_ISDIR(status.st_mode):
+            if is_dir:
                 records.append([child, UNSEEN])
                 self._subfolder(child_path, relative, child, status, reference)
             else:
@@ -236,6 +250,23 @@ class FolderWalker:
         )
         self._pipeline.count(1, 0)
         self._pipeline.then(partial(self._assembler.set, entry))
+
+
+def _own_folders(store: Store) -> frozenset[tuple[int, int]]:
+    """Returns device and inode of the folders that an import writes to.
+
+    They are never part of a version: each import of a home folder would add what the one before
+    stored, and read files that it is writing.
+    """
+    folders = [store.environment.folder.parent]
+    if isinstance(store.objects, LocalStore):
+        folders.append(store.objects.root)
+    found = set()
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            status = os.stat(folder)
+            found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
 
 
 def _collect(found: Iterator[os.DirEntry[bytes]]) -> Iterator[bytes]:
