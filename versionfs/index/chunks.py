@@ -1,8 +1,9 @@
 """Where chunks lie: chunk id → location, for deduplication. A cache of the packs' own indexes.
 
 A row is 24 bytes: pack number u32, block offset u32, stored length u32, offset in block u32,
-length u32, CRC-32 of id and row u32. LMDB pages have no checksum, and a wrong location here would
-end up in a tree; a row that does not match its CRC counts as absent.
+length u32, CRC-32 of id, pack id and row u32. LMDB pages have no checksum, and a wrong location
+here would end up in a tree; a row that does not match its CRC counts as absent. As the pack's id is
+in it, so does a row whose number has come to mean another pack.
 
 Pack numbers keep rows small. A number whose pack is gone from the store is removed, which makes
 every row that uses it count as absent; numbers are never used again.
@@ -31,7 +32,11 @@ _BATCH_ROWS: Final = 10_000
 def encode_row(key: bytes, number: int, location: Location) -> bytes:
     """Returns the row of an object that lies in the pack of that number."""
     body = struct.pack("<IIIII", number, *location[1:])
-    return body + struct.pack("<I", zlib.crc32(body, zlib.crc32(key)))
+    return body + struct.pack("<I", _check(key, location.pack, body))
+
+
+def _check(key: bytes | memoryview, pack: bytes, body: bytes | memoryview) -> int:
+    return zlib.crc32(body, zlib.crc32(pack, zlib.crc32(key)))
 
 
 class ChunkIndex:
@@ -48,13 +53,10 @@ class ChunkIndex:
             self._generation = self._environment.generation
         pack = self._packs.get(number)
         if pack is None:
-            key = _NUMBER.pack(number)
-            value = transaction.get(key, db=self._environment.database(b"pack-numbers"))
+            value = transaction.get(
+                _NUMBER.pack(number), db=self._environment.database(b"pack-numbers")
+            )
             if value is None or len(value) != ID_BYTES:
-                return None
-            # Both ways, because neither has a checksum.
-            known = transaction.get(value, db=self._environment.database(b"packs"))
-            if known is None or known[: _NUMBER.size] != key:
                 return None
             pack = self._packs[number] = PackId(bytes(value))
         return pack
@@ -63,13 +65,11 @@ class ChunkIndex:
         self, transaction: lmdb.Transaction, key: bytes | memoryview, row: bytes | memoryview
     ) -> Location | None:
         """Returns the location in a row, or None when the row is damaged or its pack is gone."""
-        if len(row) != _ROW.size or zlib.crc32(row[:20], zlib.crc32(key)) != int.from_bytes(
-            row[20:], "little"
-        ):
+        if len(row) != _ROW.size:
             return None
-        number, block_offset, stored_length, offset, length, _ = _ROW.unpack(row)
+        number, block_offset, stored_length, offset, length, check = _ROW.unpack(row)
         pack = self._pack(transaction, number)
-        if pack is None:
+        if pack is None or check != _check(key, pack, row[:20]):
             return None
         return Location(pack, block_offset, stored_length, offset, length)
 

@@ -25,7 +25,7 @@ from versionfs.errors import StorageTransientError, VersionFSError
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = b"3"
+SCHEMA_VERSION: Final = b"4"
 DATABASES: Final = (
     b"meta",  # b"schema" -> SCHEMA_VERSION; b"next-pack" -> u32; b"node-bytes" -> u64
     b"chunks",  # chunk id -> row (chunks.py)

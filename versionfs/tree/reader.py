@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from versionfs.chunkstore import MetadataReader
 from versionfs.errors import CorruptionError
 from versionfs.tree.node import Child, Inner, Leaf, decode
 from versionfs.types import Entry, NodeRef, ObjectKind, short
+
+_RECURSION: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,9 @@ class Trees:
         self._nodes: OrderedDict[bytes, Leaf | Inner] = OrderedDict()
         self._lock = threading.Lock()
         self._read = self._hits = self._decoded = 0
+        # Folders are walked by recursion, here and in all that reads trees: a path has at most
+        # 2,048 components, and each takes a few calls.
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION))
 
     def statistics(self) -> TreeStatistics:
         """Returns counts since the reader was made."""

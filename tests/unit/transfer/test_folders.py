@@ -192,6 +192,41 @@ def test_folders_300_levels_deep(store: Store, source: Path, tmp_path: Path) -> 
     assert content(store, os.fsencode((path / "f").relative_to(source))) == b"changed"
 
 
+def test_the_deepest_folders_that_a_path_can_reach(
+    store: Store, home: Path, source: Path, tmp_path: Path
+) -> None:
+    """Read back by another process, which has walked nothing yet."""
+    here = Path.cwd()
+    os.chdir(source)
+    try:
+        for _ in range(1600):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("f").write_bytes(b"deep")
+    finally:
+        os.chdir(here)
+    bring(store, source)
+    store.close()
+    code = (
+        "import sys; from tests.support.stores import *\n"
+        "from versionfs.transfer import export; from versionfs.tree import diff\n"
+        "with Store.open(settings_in(Path(sys.argv[1]))) as store:\n"
+        "    print(export(store, head(store).root, Path(sys.argv[2])).files)\n"
+        "    print(len(list(diff(store.trees, None, head(store).root))))\n"
+    )
+    out = tmp_path / "o"
+    shown = subprocess.run(
+        [sys.executable, "-c", code, str(home), str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.stdout.split() == ["1", "1601"], shown.stderr
+    for folder in (source, out):  # Too deep for what cleans up behind tests.
+        subprocess.run(["rm", "-r", str(folder / "d")], check=True)
+
+
 def test_an_empty_folder_is_a_version(store: Store, source: Path, tmp_path: Path) -> None:
     result = bring(store, source)
     assert result.commit is not None
