@@ -62,6 +62,7 @@ class FolderWalker:
         self._skipped = skipped
         self._racy_from_ns = time.time_ns() - _RACY_NS
         self._own = _own_folders(store)
+        self._device = -1
 
     def walk(self, source: bytes) -> None:
         """Walks the folder ``source``; the assembler then has its root.
@@ -73,6 +74,7 @@ class FolderWalker:
             OSError: the folder itself cannot be read.
         """
         status = os.stat(source)
+        self._device = status.st_dev
         if (status.st_dev, status.st_ino) in self._own:
             raise InvalidInputError(
                 f"{os.fsdecode(source)} is {_OWN}", hint="a store cannot hold itself"
@@ -81,6 +83,17 @@ class FolderWalker:
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
         attributes = Attributes.of(status, read_xattrs(source, follow=True))
         self._folder(source, b"", b"", self._names(source), attributes, self._remembered.tree)
+
+    def _own_kind(self, path: bytes, status: os.stat_result) -> str | None:
+        """Returns what a folder is, when it is one that versions are made of or shown in."""
+        if (status.st_dev, status.st_ino) in self._own:
+            return _OWN
+        if status.st_dev != self._device:
+            # Each version would have all versions before it.
+            with contextlib.suppress(OSError):
+                os.getxattr(path, b"user.versionfs.ref", follow_symlinks=False)
+                return "a mount of versionfs"
+        return None
 
     @staticmethod
     def _names(path: bytes) -> Iterator[bytes]:
@@ -112,9 +125,8 @@ class FolderWalker:
                 self._fail(child_path, child, error)
                 continue
             is_dir = stat.S_ISDIR(status.st_mode)
-            special = special_kind(status.st_mode)
-            if is_dir and (status.st_dev, status.st_ino) in self._own:
-                special = _OWN
+            special = self._own_kind(child_path, status) if is_dir else None
+            special = special or special_kind(status.st_mode)
             if special is not None:
                 self._skipped(child_path, special)
                 continue
