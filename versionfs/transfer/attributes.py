@@ -15,7 +15,8 @@ MODE_BITS: Final = 0o7777
 UNSEEN: Final = bytes(SEEN_BYTES)
 """Stands for a file that must be read again whatever ``lstat`` says."""
 
-_SEEN: Final = struct.Struct("<QqQq")
+_SEEN: Final = struct.Struct("<QQQQ")
+_MASK: Final = (1 << 64) - 1
 _NO_XATTRS: Final = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES})
 
 
@@ -32,13 +33,27 @@ class Attributes(NamedTuple):
     def of(cls, status: os.stat_result, xattrs: Xattrs) -> Attributes:
         """Returns the attributes in an ``lstat`` result."""
         return cls(
-            status.st_mode & MODE_BITS, status.st_mtime_ns, status.st_uid, status.st_gid, xattrs
+            status.st_mode & MODE_BITS,
+            in_range(status.st_mtime_ns),
+            status.st_uid,
+            status.st_gid,
+            xattrs,
         )
+
+
+def in_range(time_ns: int) -> int:
+    """Returns the nearest time that the format can hold: from 1677 to 2262."""
+    return min(max(time_ns, -(1 << 63)), (1 << 63) - 1)
 
 
 def seen(status: os.stat_result) -> bytes:
     """Returns 32 bytes: size, mtime, inode, ctime. The first 24 say whether content changed."""
-    return _SEEN.pack(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+    return _SEEN.pack(
+        status.st_size,
+        status.st_mtime_ns & _MASK,
+        status.st_ino,
+        status.st_ctime_ns & _MASK,
+    )
 
 
 CONTENT_SEEN_BYTES: Final = 24

@@ -16,7 +16,14 @@ from versionfs.index import SourceRecord
 from versionfs.objectstore import LocalStore
 from versionfs.repo import Store
 from versionfs.transfer.assembler import Assembler
-from versionfs.transfer.attributes import UNSEEN, Attributes, read_xattrs, seen, special_kind
+from versionfs.transfer.attributes import (
+    UNSEEN,
+    Attributes,
+    in_range,
+    read_xattrs,
+    seen,
+    special_kind,
+)
 from versionfs.transfer.pipeline import Pipeline
 from versionfs.transfer.remembered import (
     FolderMemory,
@@ -254,7 +261,7 @@ class FolderWalker:
             NO_ID,
             target,
             (),
-            status.st_mtime_ns,
+            in_range(status.st_mtime_ns),
             status.st_uid,
             status.st_gid,
             NO_STAMP,

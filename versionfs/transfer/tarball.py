@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 from versionfs.errors import InvalidInputError
 from versionfs.repo import Store
 from versionfs.transfer.assembler import Assembler
-from versionfs.transfer.attributes import MODE_BITS, Attributes
+from versionfs.transfer.attributes import MODE_BITS, Attributes, in_range
 from versionfs.transfer.pipeline import Pipeline
 from versionfs.transfer.reading import WHOLE_BYTES, Piece, cut_whole, stream_file
 from versionfs.transfer.sorting import external_sort
@@ -276,7 +276,7 @@ def _mtime_ns(member: tarfile.TarInfo) -> int:
         mtime_ns = _exact_mtime_ns(member)
     except (ValueError, OverflowError):
         mtime_ns = 0
-    return min(max(mtime_ns, -(1 << 63)), (1 << 63) - 1)
+    return in_range(mtime_ns)
 
 
 def _exact_mtime_ns(member: tarfile.TarInfo) -> int:

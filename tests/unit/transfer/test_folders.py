@@ -88,6 +88,22 @@ ODD = [
 ]
 
 
+def test_times_that_the_format_cannot_hold_are_the_nearest_it_can(
+    store: Store, source: Path
+) -> None:
+    """A file system may hold times up to 2446 (ext4) or later; 64 bits of nanoseconds, to 2262."""
+    fill(source, {"file": b"x", "folder": None})
+    (source / "link").symlink_to("file")
+    late = 13_000_000_000_000_000_000
+    for path in ("file", "folder", "link"):
+        set_time(source / path, late)
+    kept = min((source / "file").lstat().st_mtime_ns, 2**63 - 1)
+    bring(store, source)
+    root = head(store).root
+    assert [entry.mtime_ns for entry in store.trees.entries(root.node)] == [kept] * 3
+    assert bring(store, source).commit is None
+
+
 def test_any_name_that_linux_allows(store: Store, source: Path, tmp_path: Path) -> None:
     top = os.fsencode(source)
     for name in ODD:
