@@ -29,7 +29,12 @@ class Settings:
 
     ``store`` is a path or a URL. ``home`` is the folder that moves everything, when one is set.
     ``default_store`` says that nobody named a store: only such a one may come into being by
-    itself. The last two fields bound the memory of readers, in bytes.
+    itself. ``node_cache_bytes`` and ``block_cache_bytes`` bound the memory of readers.
+
+    The rest is for stores behind a network: ``cache_bytes`` bounds the disk cache (None: 20 GiB or
+    a tenth of the disk, whichever is less), ``timeout_seconds`` all attempts at one operation,
+    ``refresh_seconds`` is how often a mount looks for moved refs; ``s3_endpoint`` is the URL of an
+    S3 server that is not Amazon's, ``s3_connections`` how many requests go out at once.
     """
 
     store: str
@@ -41,6 +46,11 @@ class Settings:
     compression_level: int = 3
     node_cache_bytes: int = 32 * _MIB
     block_cache_bytes: int = 64 * _MIB
+    cache_bytes: int | None = None
+    timeout_seconds: float = 60.0
+    refresh_seconds: float = 5.0
+    s3_endpoint: str | None = None
+    s3_connections: int = 16
     default_store: bool = False
 
 

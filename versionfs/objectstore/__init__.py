@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from versionfs.objectstore.blocking import WouldBlock, may_block, never_blocking
 from versionfs.objectstore.local import LocalStore
 from versionfs.objectstore.location import open_object_store
 from versionfs.objectstore.oserrors import translate
 from versionfs.objectstore.protocol import (
     ObjectInfo,
     ObjectStore,
+    RequestStatistics,
     Version,
     validate_key,
     validate_prefix,
@@ -18,9 +20,13 @@ __all__ = [
     "LocalStore",
     "ObjectInfo",
     "ObjectStore",
+    "RequestStatistics",
     "Version",
+    "WouldBlock",
     "clean_temporary",
     "create_temporary",
+    "may_block",
+    "never_blocking",
     "open_object_store",
     "translate",
     "validate_key",

@@ -26,6 +26,7 @@ from versionfs.objectstore.oserrors import translate
 from versionfs.objectstore.protocol import (
     COMPONENT,
     ObjectInfo,
+    RequestStatistics,
     Version,
     validate_key,
     validate_prefix,
@@ -110,6 +111,15 @@ class LocalStore:
         """See ``ObjectStore.read``."""
         data = self.get(key)
         return data, _version(data)
+
+    def read_if_changed(self, key: str, known: Version) -> tuple[bytes, Version] | None:
+        """See ``ObjectStore.read_if_changed``."""
+        data, version = self.read(key)
+        return None if version == known else (data, version)
+
+    def statistics(self) -> RequestStatistics:
+        """See ``ObjectStore.statistics``: there is no server."""
+        return RequestStatistics()
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``."""

@@ -8,7 +8,8 @@ version by ``read`` and moved by ``replace``, a compare-and-swap. A key is of on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, NewType, Protocol
 
@@ -23,11 +24,31 @@ as refs do. (The ETag of S3 behaves like this, so the local store does as well.)
 
 
 class ObjectInfo(NamedTuple):
-    """One object of a listing. ``mtime_ns`` is when its present value was written."""
+    """One object of a listing. ``mtime_ns`` is when its present value was written.
+
+    ``token`` is whatever the store tells about the value beside that (an ETag), or empty: when
+    neither size, mtime nor token changed, the value did not.
+    """
 
     key: str
     size: int
     mtime_ns: int
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStatistics:
+    """What an object store asked of its server so far. Counts, and bytes of bodies.
+
+    ``requests`` are attempts by operation (``get``, ``put``, ``head``, ``list``, ``delete``);
+    ``retries`` are those of them that repeat a failed one, ``failures`` the operations given up.
+    """
+
+    requests: Mapping[str, int] = field(default_factory=dict)
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    retries: int = 0
+    failures: int = 0
 
 
 _COMPONENT: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}"
@@ -133,11 +154,19 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def read_if_changed(self, key: str, known: Version) -> tuple[bytes, Version] | None:
+        """Returns what ``read`` does, or None while the object's version is still ``known``.
+
+        Raises:
+            NotFoundError: there is no such object any more.
+        """
+        ...
+
     def replace(self, key: str, data: bytes, expected: Version | None) -> Version:
         """Moves a mutable object from the version ``expected`` to ``data``; durable on return.
 
-        ``expected`` None means that the object must not exist yet. Of several callers that expect
-        the same version exactly one succeeds. Returns the new version.
+        ``expected`` None means that the object must not exist yet; ``data`` is not empty. Of
+        several callers that expect the same version exactly one succeeds. Returns the new version.
 
         Raises:
             ConflictError: the object has another version, or exists, or does not any more.
@@ -159,4 +188,8 @@ class ObjectStore(Protocol):
         ``prefix`` is empty or ends with ``/``; nothing below it is no error. Objects that come or
         go meanwhile may be listed or not; all others are listed exactly once.
         """
+        ...
+
+    def statistics(self) -> RequestStatistics:
+        """Returns what was asked of the server so far; zeros for a store without one."""
         ...
