@@ -110,12 +110,12 @@ def steps(prepared: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFa
 
 
 def test_an_import_takes_several_steps(steps: int) -> None:
-    """Three data packs, two metadata packs, a reflog entry and the ref: else this tests little."""
-    assert 7 <= steps <= 10
+    """Three data packs, two metadata packs, a segment, a reflog entry and the ref: else this tests little."""
+    assert 8 <= steps <= 11
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("number", range(1, 11))
+@pytest.mark.parametrize("number", range(1, 12))
 def test_a_killed_import_leaves_the_branch_and_is_completed_by_another(
     prepared: tuple[Path, Path, Path], steps: int, tmp_path: Path, number: int, when: str
 ) -> None:

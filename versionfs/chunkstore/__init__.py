@@ -3,8 +3,10 @@
 from versionfs.chunkstore.locations import LocationColumns, encode_locations
 from versionfs.chunkstore.metadata import MetadataObject, MetadataReader
 from versionfs.chunkstore.metadata_writer import MetadataWriter
+from versionfs.chunkstore.parallel import in_order
 from versionfs.chunkstore.reader import PackReader, ReadStatistics
-from versionfs.chunkstore.sync import sync_index
+from versionfs.chunkstore.segments import SegmentWriter
+from versionfs.chunkstore.sync import packs_in_store, sync_index
 from versionfs.chunkstore.writer import ChunkWriter, Placement, WriteStatistics
 
 __all__ = [
@@ -16,7 +18,10 @@ __all__ = [
     "PackReader",
     "Placement",
     "ReadStatistics",
+    "SegmentWriter",
     "WriteStatistics",
     "encode_locations",
+    "in_order",
+    "packs_in_store",
     "sync_index",
 ]

@@ -11,22 +11,28 @@ bytes); ``resolve`` turns it into the real one. No ticket is ever written to a s
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from typing import Final
 
 from versionfs.chunking import BlockCodec, id_of, stamp
 from versionfs.chunking.blocks import BLOCK_TARGET_BYTES
 from versionfs.chunkstore.locations import THIS_PACK, encode_locations
 from versionfs.chunkstore.metadata import frame
+from versionfs.chunkstore.segments import SegmentWriter
 from versionfs.index import ChunkIndex, IndexDamagedError, NodeCache
 from versionfs.objectstore import ObjectStore, translate
-from versionfs.pack import PackKind, PackWriter, pack_key
+from versionfs.pack import FinishedPack, PackKind, PackWriter, pack_key
 from versionfs.types import ID_BYTES, Location, NodeRef, PackId
 
 log = logging.getLogger(__name__)
 
 PACK_TARGET_BYTES: Final = 8 * 1024 * 1024
 """Metadata packs are smaller than data packs: nodes stay in memory until their pack is complete."""
+
+_UPLOADING_BOUND: Final = 4
+"""Complete packs that wait for the network."""
 
 _OPEN: Final = PackId(b"open")
 
@@ -53,13 +59,29 @@ class MetadataWriter:
         codec: BlockCodec,
         *,
         copies: bool,
+        uploads: Executor | None = None,
+        segments: SegmentWriter | None = None,
     ) -> None:
-        """Makes a writer; with ``copies`` the index gets a copy of each object it writes."""
+        """Makes a writer.
+
+        Args:
+            objects: where packs go.
+            index: is told of each pack.
+            cache: knows what is stored already.
+            codec: compresses blocks.
+            copies: whether the index gets a copy of each object.
+            uploads: puts complete packs, for stores where that takes long: one after the other,
+                because what is in the store must name nothing that is not. None waits for each.
+            segments: is told of each pack that is in the store.
+        """
         self._objects = objects
         self._index = index
         self._cache = cache
         self._codec = codec
         self._copies = copies
+        self._uploads = uploads
+        self._segments = segments
+        self._uploading: deque[tuple[Future[None], PackWriter, dict[bytes, NodeRef]]] = deque()
         self._writer: PackWriter | None = None
         self._blocks: dict[bytes, _Block] = {}
         self._in_pack: list[_Block] = []
@@ -94,7 +116,7 @@ class MetadataWriter:
         """
         object_id, object_stamp = id_of(kind, canonical), stamp(attributes)
         key = object_id + object_stamp
-        pending = self._pending.get(key)
+        pending = self._find_pending(key)
         if pending is not None:
             return pending
         try:
@@ -132,6 +154,15 @@ class MetadataWriter:
         self._pending[key] = ref
         return ref
 
+    def _find_pending(self, key: bytes) -> NodeRef | None:
+        """Returns an object of a pack that is not in the index yet."""
+        found = self._pending.get(key)
+        if found is None:
+            for _, _, pending in self._uploading:
+                if (found := pending.get(key)) is not None:
+                    break
+        return found
+
     def _for_writing(self, where: Location | None) -> Location | None:
         """Returns a location as it is to be written into an object of the current pack."""
         if where is None or len(where.pack) == ID_BYTES:
@@ -158,7 +189,7 @@ class MetadataWriter:
         self._open_block()
 
     def _seal(self) -> None:
-        """Completes the current pack: it goes to the store, then into the index."""
+        """Completes the current pack, which goes to the store and then into the index."""
         self._close_block()
         writer, self._writer = self._writer, None
         if writer is None:
@@ -178,15 +209,50 @@ class MetadataWriter:
         except OSError as error:
             writer.abort()
             raise translate(error, self._objects.url, "packs/", writing=True) from error
-        try:
-            self._objects.put_file(pack_key(pack.id), pack.path)
-        except BaseException:
-            writer.abort()
-            raise
-        writer.close()
         self.stored_bytes += pack.size_bytes
         for block in self._in_pack:
             block.pack = pack.id
+        entries, self._entries, self._in_pack = self._entries, [], []
+        copies = [(e[1] + e[2], pack.id, e[6]) for e in entries] if self._copies else []
+        if self._uploads is None:
+            try:
+                self._put_pack(writer, pack, copies)
+            except BaseException:
+                writer.abort()
+                raise
+            self._pending = {}
+            return
+        # Until the pack is in the index, what it holds is found here.
+        pending, self._pending = self._pending, {}
+        before = self._uploading[-1][0] if self._uploading else None
+        future = self._uploads.submit(self._put_in_turn, before, writer, pack, copies)
+        self._uploading.append((future, writer, pending))
+        while self._uploading and (
+            self._uploading[0][0].done() or len(self._uploading) > _UPLOADING_BOUND
+        ):
+            self._uploaded()
+
+    def _put_in_turn(
+        self,
+        before: Future[None] | None,
+        writer: PackWriter,
+        pack: FinishedPack,
+        copies: list[tuple[bytes, PackId, bytes]],
+    ) -> None:
+        """Puts a pack when the one before is in the store, and not at all if that failed.
+
+        A parent without its children would be found by whoever writes the same folder again.
+        """
+        if before is not None:
+            before.result()
+        self._put_pack(writer, pack, copies)
+
+    def _put_pack(
+        self, writer: PackWriter, pack: FinishedPack, copies: list[tuple[bytes, PackId, bytes]]
+    ) -> None:
+        """Puts a complete pack into the store, then into the index. May run in another thread."""
+        self._objects.put_file(pack_key(pack.id), pack.path)
+        writer.close()
         try:
             self._index.add_pack(
                 pack.id,
@@ -194,15 +260,22 @@ class MetadataWriter:
                 ((e.id + e.stamp, e.location) for e in pack.index),
                 size_bytes=pack.size_bytes,
             )
-            if self._copies:
-                self._cache.put(
-                    [(entry[1] + entry[2], pack.id, entry[6]) for entry in self._entries]
-                )
+            self._cache.put(copies)
         except IndexDamagedError as error:
             log.warning("not in the index: pack %s (%s)", pack.id.hex(), error)
-        self._in_pack = []
-        self._entries = []
-        self._pending = {}
+        if self._segments is not None:
+            self._segments.add(pack.index, pack.size_bytes)
+
+    def _uploaded(self) -> None:
+        """Waits for the first of the packs that are being put."""
+        future, writer, _ = self._uploading[0]
+        try:
+            future.result()
+        except BaseException:
+            writer.abort()
+            self._uploading.popleft()
+            raise
+        self._uploading.popleft()
 
     def resolve(self, ref: NodeRef) -> NodeRef:
         """Returns the reference with its real location, once its pack is complete."""
@@ -221,9 +294,17 @@ class MetadataWriter:
     def finish(self) -> None:
         """Completes the last pack. All objects are durable on return."""
         self._seal()
+        while self._uploading:
+            self._uploaded()
 
     def abort(self) -> None:
-        """Throws away what is not in a complete pack."""
+        """Throws away what is not in a complete pack; waits for what is being put."""
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
+        for future, _, _ in self._uploading:
+            future.cancel()
+        while self._uploading:
+            future, writer, _ = self._uploading.popleft()
+            if future.cancelled() or future.exception() is not None:
+                writer.abort()

@@ -1,21 +1,31 @@
-"""Brings the index in line with the packs that are in the store.
+"""Brings the index in line with the packs in the store: adds what others wrote.
 
-This is all of "rebuilding": an empty index lacks every pack, an index beside another machine's
-writes lacks some, and one whose store lost packs has some too many.
+What is new is looked up in index segments first, thousands of packs for one request; only packs in
+no segment are asked for their own index.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
-from versionfs.errors import CorruptionError, NotFoundError
+from versionfs.chunkstore.parallel import in_order
+from versionfs.chunkstore.segments import SEGMENT_PREFIX, SegmentPack, decode_segment
+from versionfs.errors import CorruptionError, NotFoundError, UnsupportedFormatError
 from versionfs.index import ChunkIndex, IndexDamagedError
 from versionfs.objectstore import ObjectStore
-from versionfs.pack import PackKind, pack_key, read_index
+from versionfs.pack import HEADER_BYTES, PackIndex, PackKind, pack_key, read_index
 from versionfs.types import PackId
 
 log = logging.getLogger(__name__)
+
+_TAIL_BYTES: Final = 256 * 1024
+"""What is read at once of a pack's end behind a network: index and trailer of nearly all packs."""
+_SEGMENTS_AT_ONCE: Final = 4
+"""They have 8 MiB and more, and decoded they take several times that."""
+
+Progress = Callable[[int, int], None]
 
 
 def packs_in_store(objects: ObjectStore) -> dict[bytes, int]:
@@ -35,12 +45,15 @@ def packs_in_store(objects: ObjectStore) -> dict[bytes, int]:
 def sync_index(
     objects: ObjectStore,
     index: ChunkIndex,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    *,
+    connections: int = 8,
 ) -> int:
     """Adds packs that the index lacks, forgets those that are gone; returns how many were added.
 
     A pack whose index cannot be read is left out and logged: nothing is deduplicated against it.
-    ``progress`` is called with the packs done and their number.
+    ``progress`` is called with the packs done and their number. At most ``connections`` requests go
+    out at once.
     """
     # First what is known, then what is there: a pack that comes in between is indexed once more,
     # the other way round it would count as gone.
@@ -57,23 +70,115 @@ def sync_index(
             len(gone),
         )
         index.forget_packs(gone)
-    missing = sorted(present.keys() - known)
-    for done, pack in enumerate(missing):
+    missing = {pack: present[pack] for pack in sorted(present.keys() - known)}
+    if not missing:
+        return 0
+    total = len(missing)
+
+    def report() -> None:
         if progress is not None:
-            progress(done, len(missing))
+            progress(total - len(missing), total)
+
+    report()
+    threads = 1 if objects.is_local else connections
+    _add_segments(objects, index, missing, report, min(threads, _SEGMENTS_AT_ONCE))
+    _add_packs(objects, index, missing, report, threads)
+    log.info("indexed %d packs", total)
+    return total
+
+
+def _add_segments(
+    objects: ObjectStore,
+    index: ChunkIndex,
+    missing: dict[bytes, int],
+    report: Callable[[], None],
+    threads: int,
+) -> None:
+    """Adds what segments tell of missing packs, and takes those out of ``missing``."""
+    try:
+        read = index.segments()
+    except IndexDamagedError:
+        read = set()
+    listed = (info.key.removeprefix(SEGMENT_PREFIX) for info in objects.list(SEGMENT_PREFIX))
+    names = [name for name in listed if name not in read]
+
+    def fetch(name: str) -> tuple[str, bytes]:
         try:
-            _add(objects, index, PackId(pack), present[pack])
+            return name, objects.get(SEGMENT_PREFIX + name)
+        except NotFoundError:
+            return name, b""
+
+    for name, data in in_order(fetch, names, threads):
+        if not missing:
+            return
+        if not data:
+            continue
+        try:
+            # A segment of packs that came after the listing tells of them in vain; they are then
+            # asked for their own index. That is rare, and better than to read it again each time.
+            _add(index, decode_segment(data, name), missing, report)
+        except (CorruptionError, UnsupportedFormatError) as error:
+            log.warning("reading the indexes of packs instead: %s", error)
+        index.add_segment(name)
+
+
+def _add(
+    index: ChunkIndex,
+    packs: Iterable[SegmentPack],
+    missing: dict[bytes, int],
+    report: Callable[[], None],
+) -> None:
+    for listing, size in packs:
+        if missing.get(listing.pack) == size:
+            _add_rows(index, listing, size)
+            del missing[listing.pack]
+            report()
+
+
+def _add_packs(
+    objects: ObjectStore,
+    index: ChunkIndex,
+    missing: dict[bytes, int],
+    report: Callable[[], None],
+    threads: int,
+) -> None:
+    """Adds missing packs by their own indexes."""
+
+    def fetch(item: tuple[bytes, int]) -> tuple[bytes, PackIndex | None]:
+        pack, size = item
+        try:
+            return pack, _read_index(objects, PackId(pack), size)
         except (CorruptionError, NotFoundError) as error:
             log.error("leaving a pack out of the index: %s", error)
-    if missing:
-        log.info("indexed %d packs", len(missing))
-    return len(missing)
+            return pack, None
+
+    for pack, listing in in_order(fetch, list(missing.items()), threads):
+        size = missing.pop(pack)
+        if listing is not None:
+            _add_rows(index, listing, size)
+        report()
 
 
-def _add(objects: ObjectStore, index: ChunkIndex, pack: PackId, size: int) -> None:
+def _read_index(objects: ObjectStore, pack: PackId, size: int) -> PackIndex:
     key = pack_key(pack)
-    listing = read_index(pack, size, lambda start, length: objects.get(key, start, length))
+    if objects.is_local:
+        return read_index(pack, size, lambda start, length: objects.get(key, start, length))
+    # Two requests, mostly: the end of the pack, in which index and trailer are, and the header.
+    tail_at = 0 if size <= _TAIL_BYTES + HEADER_BYTES else size - _TAIL_BYTES
+    tail = objects.get(key, tail_at, size - tail_at)
+
+    def read(start: int, length: int) -> bytes:
+        if start >= tail_at:
+            return tail[start - tail_at : start - tail_at + length]
+        return objects.get(key, start, length)
+
+    return read_index(pack, size, read)
+
+
+def _add_rows(index: ChunkIndex, listing: PackIndex, size: int) -> None:
     if listing.kind is PackKind.METADATA:
-        index.add_pack(pack, (), ((e.id + e.stamp, e.location) for e in listing), size_bytes=size)
+        nodes = ((entry.id + entry.stamp, entry.location) for entry in listing)
+        index.add_pack(listing.pack, (), nodes, size_bytes=size)
     else:
-        index.add_pack(pack, ((e.id, e.location) for e in listing), size_bytes=size)
+        chunks = ((entry.id, entry.location) for entry in listing)
+        index.add_pack(listing.pack, chunks, size_bytes=size)

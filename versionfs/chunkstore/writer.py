@@ -17,6 +17,7 @@ from typing import Final
 
 from versionfs.chunking import BlockCodec
 from versionfs.chunking.blocks import BLOCK_TARGET_BYTES
+from versionfs.chunkstore.segments import SegmentWriter
 from versionfs.index import ChunkIndex, IndexDamagedError
 from versionfs.objectstore import ObjectStore, translate
 from versionfs.pack import PackKind, PackWriter, pack_key
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 PACK_TARGET_BYTES: Final = 32 * 1024 * 1024
 _COMPRESSING_BOUND_BYTES: Final = 24 * 1024 * 1024
 _SEALING_BOUND: Final = 2
+_UPLOADING_BOUND: Final = 6
+"""Complete packs that wait for the network: each is a temporary file of 32 MiB."""
 _WRITE_BYTES: Final = 1024 * 1024
 """Blocks are hashed and written to the pack file in pieces of about this size."""
 _WRITING_BOUND: Final = 16
@@ -115,6 +118,9 @@ class ChunkWriter:
         codec: BlockCodec,
         executor: Executor,
         pack_executor: Executor,
+        *,
+        uploads: Executor | None = None,
+        segments: SegmentWriter | None = None,
     ) -> None:
         """Makes a writer.
 
@@ -124,12 +130,18 @@ class ChunkWriter:
             codec: compresses blocks.
             executor: runs the compression, in any number of threads.
             pack_executor: writes pack files; has exactly one thread, because order matters.
+            uploads: puts complete packs, several at once: for stores where that takes long. None
+                leaves it to ``executor``.
+            segments: is told of each pack that is in the store.
         """
         self._objects = objects
         self._index = index
         self._codec = codec
         self._executor = executor
         self._pack_executor = pack_executor
+        self._uploads = uploads or executor
+        self._segments = segments
+        self._sealing_bound = _SEALING_BOUND if uploads is None else _UPLOADING_BOUND
         self._run = _Block()
         self._run_data: list[Data] = []
         self._compressing: deque[tuple[Future[bytes], _Block]] = deque()
@@ -218,7 +230,9 @@ class ChunkWriter:
             future, block = queue.popleft()
             self._compressing_bytes -= block.size
             self._append(block, future.result())
-        while self._sealing and (self._sealing[0][0].done() or len(self._sealing) > _SEALING_BOUND):
+        while self._sealing and (
+            self._sealing[0][0].done() or len(self._sealing) > self._sealing_bound
+        ):
             self._sealed()
 
     def _append(self, block: _Block, stored: bytes) -> None:
@@ -278,7 +292,7 @@ class ChunkWriter:
             while pack.writing:
                 self._written(pack)
             self._pack = None
-            self._sealing.append((self._executor.submit(self._seal, pack), pack))
+            self._sealing.append((self._uploads.submit(self._seal, pack), pack))
 
     def _seal(self, pack: _Pack) -> tuple[PackId, int]:
         """Completes a pack: it goes to the store, then into the index. Runs in a worker thread."""
@@ -296,6 +310,8 @@ class ChunkWriter:
             )
         except IndexDamagedError as error:
             log.warning("not in the index: pack %s (%s)", finished.id.hex(), error)
+        if self._segments is not None:
+            self._segments.add(finished.index, finished.size_bytes)
         return finished.id, finished.size_bytes
 
     def _sealed(self) -> None:
@@ -325,7 +341,9 @@ class ChunkWriter:
                 writing.exception()
             self._pack.writer.abort()
             self._pack = None
+        for future_pack, _ in self._sealing:
+            future_pack.cancel()
         while self._sealing:
             future_pack, pack = self._sealing.popleft()
-            if future_pack.exception() is not None:
+            if future_pack.cancelled() or future_pack.exception() is not None:
                 pack.writer.abort()

@@ -170,6 +170,23 @@ class ChunkIndex:
         transaction.put(pack, value, db=self._environment.database(b"packs"))
         transaction.put(key, pack, db=self._environment.database(b"pack-numbers"))
 
+    def segments(self) -> set[str]:
+        """Returns the names of the index segments that were read, or written, here."""
+
+        def work(transaction: lmdb.Transaction) -> set[str]:
+            cursor = transaction.cursor(self._environment.database(b"segments"))
+            return {bytes(name).decode() for name in cursor.iternext(values=False)}
+
+        return self._environment.read(work)
+
+    def add_segment(self, name: str) -> None:
+        """Remembers that the rows of an index segment are here, as far as they are of use."""
+        self._environment.write(
+            lambda transaction: transaction.put(
+                name.encode(), b"", db=self._environment.database(b"segments")
+            )
+        )
+
     def totals(self) -> tuple[int, int, set[bytes]]:
         """Returns the number of chunks, their bytes of plaintext, and the packs with metadata."""
 

@@ -31,6 +31,7 @@ DATABASES: Final = (
     b"chunks",  # chunk id -> row (chunks.py)
     b"packs",  # pack id -> pack number u32 big-endian, size u64
     b"pack-numbers",  # pack number u32 big-endian -> pack id
+    b"segments",  # name of an index segment whose rows are here -> empty (chunks.py)
     b"nodes",  # id + stamp -> pack id + CRC-32 + blob (nodes.py)
     b"places",  # id + stamp -> row (nodes.py)
     b"refs",  # repository NUL kind NUL name -> last value seen (refs.py)

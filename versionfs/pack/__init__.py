@@ -5,6 +5,7 @@ from versionfs.pack.format import (
     PackEntry,
     PackIndex,
     PackKind,
+    entry_bytes,
     pack_key,
     read_index,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "PackIndex",
     "PackKind",
     "PackWriter",
+    "entry_bytes",
     "pack_key",
     "read_index",
 ]

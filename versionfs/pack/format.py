@@ -124,7 +124,7 @@ def read_index(pack: PackId, size_bytes: int, read: Callable[[int, int], bytes])
     if len(header) != HEADER_BYTES or len(trailer) != TRAILER_BYTES:
         raise CorruptionError(f"pack {name} is truncated", pack=name)
     magic, version, kind = _HEADER.unpack(header)
-    if magic != _MAGIC:
+    if magic != _MAGIC or not version:
         raise CorruptionError(f"{name} is not a pack (its header is damaged)", pack=name)
     if version > FORMAT_VERSION:
         raise UnsupportedFormatError(

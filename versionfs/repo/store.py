@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import time
+from concurrent.futures import Executor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -18,6 +19,7 @@ from versionfs.chunkstore import (
     MetadataReader,
     MetadataWriter,
     PackReader,
+    SegmentWriter,
     sync_index,
 )
 from versionfs.config import Settings
@@ -160,19 +162,30 @@ class Store:
     ) -> None:
         self.close()
 
-    def metadata_writer(self) -> MetadataWriter:
-        """Returns a new writer of trees and commits."""
+    def segment_writer(self) -> SegmentWriter:
+        """Returns a new collector of pack indexes, to be published before the ref that needs them.
+
+        Writers of chunks and of metadata fill it.
+        """
+        return SegmentWriter(self.objects, self.index)
+
+    def metadata_writer(
+        self, *, uploads: Executor | None = None, segments: SegmentWriter | None = None
+    ) -> MetadataWriter:
+        """Returns a new writer of trees and commits; see :class:`MetadataWriter`."""
         return MetadataWriter(
             self.objects,
             self.index,
             self.node_cache,
             self.codec,
             copies=not self.objects.is_local,
+            uploads=uploads,
+            segments=segments,
         )
 
     def sync_index(self) -> int:
         """Brings the index in line with the packs in the store; returns how many were added."""
-        return sync_index(self.objects, self.index)
+        return sync_index(self.objects, self.index, connections=self.settings.s3_connections)
 
     # Repositories
 

@@ -193,6 +193,7 @@ def _import(
         if head is None or not same_entry(head.root, root):
             commit = _publish(store, pipeline, target, head, expected, root, top, keep=keep)
         pipeline.metadata.finish()
+        pipeline.segments.publish()
         top = _resolved(pipeline, top)
         if opened.kind == "folder":
             remembered.commit(top._replace(name=b""))
@@ -366,6 +367,7 @@ def _publish(
             metadata=target.metadata,
         )
         pipeline.metadata.finish()
+        pipeline.segments.publish()
         ref = pipeline.metadata.resolve(ref)
         if is_new:
             store.ensure_repository(target.repository.name)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from versionfs.chunkstore import ChunkWriter, MetadataWriter, Placement
+from versionfs.chunkstore import ChunkWriter, MetadataWriter, Placement, SegmentWriter
 from versionfs.repo import Store
 from versionfs.transfer.attributes import Attributes, read_xattrs, seen
 from versionfs.transfer.reading import (
@@ -44,6 +44,8 @@ faster here: handing the interpreter lock to and fro costs more than the reads."
 _PROBE_EVERY: Final = 16
 _STREAM_AHEAD: Final = 2
 _STREAM_ATTEMPTS: Final = 3
+_UPLOADS: Final = 4
+"""Data packs that go to a store behind a network at once."""
 _PROGRESS_SECONDS: Final = 0.1
 
 Done = Callable[[Entry, bytes], None]
@@ -214,10 +216,27 @@ class Pipeline:
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="pack")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._stream = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        self._uploads: list[ThreadPoolExecutor] = []
+        if not store.objects.is_local:
+            # Data packs in any order; metadata packs one after the other, beside them.
+            self._uploads = [
+                ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload"),
+                ThreadPoolExecutor(1, thread_name_prefix="upload-metadata"),
+            ]
+        data_uploads, metadata_uploads = self._uploads or (None, None)
+        self.segments: SegmentWriter = store.segment_writer()
         self.chunks = ChunkWriter(
-            store.objects, store.index, store.codec, self._workers, self._packer
+            store.objects,
+            store.index,
+            store.codec,
+            self._workers,
+            self._packer,
+            uploads=data_uploads,
+            segments=self.segments,
         )
-        self.metadata: MetadataWriter = store.metadata_writer()
+        self.metadata: MetadataWriter = store.metadata_writer(
+            uploads=metadata_uploads, segments=self.segments
+        )
         self._queue: deque[_Step] = deque()
         self._batch: list[_File] = []
         self._batch_bytes = 0
@@ -243,7 +262,7 @@ class Pipeline:
         if kind is not None:
             self.chunks.abort()
             self.metadata.abort()
-        for executor in (self._workers, self._packer):
+        for executor in (self._workers, self._packer, *self._uploads):
             executor.shutdown(cancel_futures=True)
 
     def manifest_builder(self) -> ManifestBuilder:
