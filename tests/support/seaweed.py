@@ -10,7 +10,6 @@ Outside of pytest::
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import secrets
@@ -21,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -39,7 +38,6 @@ READER_KEY: Final = "versionfs-reader"
 READER_SECRET: Final = "not-to-be-seen-either"
 _PARTS: Final = ("master", "volume", "filer", "s3")
 _START_SECONDS: Final = 60
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def weed() -> str | None:
@@ -210,14 +208,13 @@ class S3Server:
         words = [f"-{name}={value}" for name, value in options.items()]
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
-                [program, "server", "-s3", "-filer", *words],
+                [*_ending_with_us(), program, "server", "-s3", "-filer", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
                 env={**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "2"},
                 start_new_session=True,  # a Ctrl-C in the terminal is for the tests to handle
-                preexec_fn=_ends_with_us(),
             )
 
     def _answers(self) -> bool:
@@ -268,19 +265,15 @@ def _free_ports() -> dict[str, int]:
     return ports
 
 
-def _ends_with_us() -> Callable[[], None] | None:
-    """Returns what makes a child die with this process, even of ``kill -9``.
+def _ending_with_us() -> list[str]:
+    """Returns the words before a command that end it with this process, even at ``kill -9``.
 
-    The kernel means the *thread* that forked; so only the main one asks for it.
+    The kernel means the *thread* that made the process; so only the main one asks for it.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    prctl = ctypes.CDLL(None).prctl
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-    return ask
+    setpriv = shutil.which("setpriv")
+    if setpriv is None or threading.current_thread() is not threading.main_thread():
+        return []
+    return [setpriv, "--pdeathsig", "KILL"]
 
 
 @pytest.fixture(scope="session")
