@@ -21,8 +21,8 @@ from versionfs.errors import (
     NotFoundError,
     UnsupportedFormatError,
 )
-from versionfs.index import IndexDamagedError, KnownRefs
-from versionfs.objectstore import ObjectStore, Version
+from versionfs.objectstore import Version
+from versionfs.repo.refcache import RefCache
 from versionfs.types import ID_BYTES, STAMP_BYTES, Location, NodeRef, PackId, Ref
 
 _VERSION: Final = 1
@@ -84,9 +84,8 @@ def decode_ref(data: bytes, key: str) -> Ref:
 class Refs:
     """The refs of a store. Safe for any number of threads, processes and machines."""
 
-    def __init__(self, objects: ObjectStore, known: KnownRefs) -> None:
+    def __init__(self, objects: RefCache) -> None:
         self._objects = objects
-        self._known = known
 
     @staticmethod
     def key(repository: str, kind: RefKind, name: str) -> str:
@@ -105,8 +104,14 @@ class Refs:
 
     def names(self, repository: str, kind: RefKind) -> list[str]:
         """Returns the names of all refs of a kind, sorted."""
-        prefix = f"repos/{repository}/{kind.value}/"
-        return [info.key[len(prefix) :] for info in self._objects.list(prefix)]
+        return self._objects.names(f"repos/{repository}/{kind.value}/")
+
+    def read_all(self, repository: str, kind: RefKind) -> dict[str, Ref]:
+        """Returns all refs of a kind by name, sorted; read in parallel where that pays."""
+        names = self.names(repository, kind)
+        keys = [self.key(repository, kind, name) for name in names]
+        found = zip(names, keys, self._objects.read_many(keys), strict=True)
+        return {name: decode_ref(value[0], key) for name, key, value in found if value is not None}
 
     def move(
         self,
@@ -139,7 +144,6 @@ class Refs:
                 raise conflict from None
             if current.nonce != ref.nonce:
                 raise conflict from None
-        self._remember(key, data)
         return ref
 
     def delete(
@@ -156,7 +160,6 @@ class Refs:
             self._log(repository, name, ref.commit, None, "delete")
         key = self.key(repository, kind, name)
         self._objects.remove(key, expected)
-        self._remember(key, None)
 
     def _log(
         self, repository: str, name: str, old: NodeRef | None, new: NodeRef | None, reason: str
@@ -169,15 +172,6 @@ class Refs:
         }
         key = f"repos/{repository}/reflog/{name}/{ULID()}"
         self._objects.put(key, json.dumps(value, sort_keys=True).encode() + b"\n")
-
-    def _remember(self, key: str, data: bytes | None) -> None:
-        try:
-            if data is None:
-                self._known.remove(key)
-            else:
-                self._known.put(key, data)
-        except IndexDamagedError:
-            pass  # The index is a cache; it has been made anew.
 
 
 def _address(ref: NodeRef) -> dict[str, object]:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from versionfs.errors import AlreadyExistsError, ConflictError, InvalidInputError
+from versionfs.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    VersionFSError,
+)
 from versionfs.objectstore import Version
 from versionfs.repo.history import first_parents
 from versionfs.repo.refs import RefKind
 from versionfs.repo.revisions import Resolver
 from versionfs.repo.spec import TIME, validate_name
-from versionfs.types import Commit, NodeRef, Ref
+from versionfs.types import Commit, NodeRef, Ref, short
 
 if TYPE_CHECKING:
     from versionfs.repo.store import Store
@@ -36,8 +43,7 @@ class Repository:
         return self._refs(RefKind.TAG)
 
     def _refs(self, kind: RefKind) -> dict[str, Ref]:
-        refs = self.store.refs
-        return {name: refs.read(self.name, kind, name)[0] for name in refs.names(self.name, kind)}
+        return self.store.refs.read_all(self.name, kind)
 
     def branch(self, name: str) -> Ref:
         """Returns a branch.
@@ -45,8 +51,7 @@ class Repository:
         Raises:
             NotFoundError: there is none of that name.
         """
-        self._resolver.ref(self.name, RefKind.BRANCH, name)
-        return self.store.refs.read(self.name, RefKind.BRANCH, name)[0]
+        return self._resolver.ref(self.name, RefKind.BRANCH, name)
 
     def tag(self, name: str) -> Ref:
         """Returns a tag.
@@ -54,8 +59,7 @@ class Repository:
         Raises:
             NotFoundError: there is none of that name.
         """
-        self._resolver.ref(self.name, RefKind.TAG, name)
-        return self.store.refs.read(self.name, RefKind.TAG, name)[0]
+        return self._resolver.ref(self.name, RefKind.TAG, name)
 
     def create_branch(self, name: str, commit: Commit) -> Ref:
         """Makes a branch whose head is the commit; costs one small object.
@@ -141,14 +145,40 @@ class Repository:
         """Moves a branch to a new commit, if nobody moved it since ``expected`` was read.
 
         Raises:
-            ConflictError: somebody did.
+            ConflictError: somebody did; it says who, when and where to.
         """
-        return self.store.refs.move(
-            self.name, RefKind.BRANCH, branch, commit, expected, reason=reason, old=old
+        try:
+            return self.store.refs.move(
+                self.name, RefKind.BRANCH, branch, commit, expected, reason=reason, old=old
+            )
+        except ConflictError as conflict:
+            raise self._told(conflict, branch, old) from conflict
+
+    def _told(self, conflict: ConflictError, branch: str, old: NodeRef | None) -> ConflictError:
+        """Returns a conflict as people can act on it."""
+        where = f"{self.name}/{branch}"
+        what = "was made at" if old is None else f"moved from {short(old.id)} to"
+        try:
+            commit = self.commit(self.branch(branch).commit)
+        except NotFoundError:
+            return ConflictError(
+                f"{where} was deleted by somebody else meanwhile; nothing was published",
+                hint="run the command again to make it anew",
+            )
+        except VersionFSError:
+            return conflict
+        moment = datetime.fromtimestamp(commit.time_ns // 1_000_000_000, UTC).astimezone()
+        return ConflictError(
+            f"{where} {what} {short(commit.id)} meanwhile ({commit.author}, "
+            f"{moment:%Y-%m-%d %H:%M:%S}); nothing was published",
+            hint=f"look at `versionfs log {where}`, then run the command again",
         )
 
     def refs_version(self) -> str:
         """Returns a token that changes when any branch or tag of the repository changes."""
+        refcache = self.store.refcache
+        if refcache.holds:
+            return str(refcache.changes(self.name))
         digest = hashlib.blake2b(digest_size=16)
         for kind in RefKind:
             for info in self.store.objects.list(f"repos/{self.name}/{kind.value}/"):

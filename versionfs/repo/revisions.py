@@ -15,7 +15,7 @@ from versionfs.repo.commits import CommitReader
 from versionfs.repo.history import ancestors, first_parents
 from versionfs.repo.refs import RefKind, Refs
 from versionfs.repo.spec import NAME, TIME, Revision, parse_revision
-from versionfs.types import Commit, NodeRef, short
+from versionfs.types import Commit, NodeRef, Ref, short
 
 _PREFIX: Final = re.compile(r"[0-9a-fA-F]{4,64}", re.ASCII)
 _TIME: Final = re.compile(TIME, re.ASCII)
@@ -45,7 +45,7 @@ class Resolver:
         if branch is None:
             commit = self._of_repository(repository, parsed, revision)
         else:
-            head = self.ref(repository, RefKind.BRANCH, branch)
+            head = self.ref(repository, RefKind.BRANCH, branch).commit
             where = f"{repository}/{branch}"
             if parsed.base is None:
                 commit = self._commits.read(head)
@@ -53,14 +53,14 @@ class Resolver:
                 commit = self._of_branch(repository, branch, head, parsed.base, where)
         return self._back(commit, parsed.back, f"{repository}/{branch or ''}@{revision}")
 
-    def ref(self, repository: str, kind: RefKind, name: str) -> NodeRef:
-        """Returns what a branch or tag names.
+    def ref(self, repository: str, kind: RefKind, name: str) -> Ref:
+        """Returns a branch or tag.
 
         Raises:
             NotFoundError: there is none of that name; says which there are.
         """
         try:
-            return self._refs.read(repository, kind, name)[0].commit
+            return self._refs.read(repository, kind, name)[0]
         except NotFoundError as error:
             what = "branch" if kind is RefKind.BRANCH else "tag"
             names = self._refs.names(repository, kind)
@@ -112,9 +112,7 @@ class Resolver:
         except NotFoundError:
             pass
         heads = [
-            self._refs.read(repository, kind, name)[0].commit
-            for kind in RefKind
-            for name in self._refs.names(repository, kind)
+            ref.commit for kind in RefKind for ref in self._refs.read_all(repository, kind).values()
         ]
         if _PREFIX.fullmatch(base) is None:
             names = self._refs.names(repository, RefKind.TAG)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import time
 from concurrent.futures import Executor
 from pathlib import Path
@@ -27,6 +28,7 @@ from versionfs.errors import (
     AlreadyExistsError,
     ConflictError,
     NotFoundError,
+    StorageTransientError,
     UnsupportedFormatError,
 )
 from versionfs.index import ChunkIndex, Environment, KnownRefs, NodeCache, SourceCache
@@ -34,6 +36,7 @@ from versionfs.objectstore import ObjectStore, open_object_store
 from versionfs.repo.commits import CommitReader
 from versionfs.repo.format import FORMAT_KEY, StoreFormat
 from versionfs.repo.history import ancestors
+from versionfs.repo.refcache import MARKER, ROOT, RefCache
 from versionfs.repo.refs import Refs
 from versionfs.repo.repository import Repository
 from versionfs.repo.revisions import suggest
@@ -70,7 +73,8 @@ class Store:
         self.trees = Trees(self.metadata, settings.node_cache_bytes)
         self.contents = Contents(self.metadata, self.packs)
         self.commits = CommitReader(self.metadata)
-        self.refs = Refs(objects, KnownRefs(self.environment))
+        self.refcache = RefCache(objects, KnownRefs(self.environment))
+        self.refs = Refs(self.refcache)
         self.codec = BlockCodec(settings.compression_level)
 
     @property
@@ -99,7 +103,7 @@ class Store:
         """
         objects = open_object_store(settings.store)
         try:
-            data = objects.get(FORMAT_KEY)
+            data = _read_format(settings, objects)
         except NotFoundError as error:
             if next(iter(objects.list("")), None) is not None or _has_files(settings.store):
                 raise UnsupportedFormatError(
@@ -191,15 +195,10 @@ class Store:
 
     def repositories(self) -> list[str]:
         """Returns the names of all repositories, sorted."""
-        names = {info.key.split("/")[1] for info in self.objects.list("repos/")}
-        return sorted(name for name in names if self._exists(name))
+        return self.refcache.repositories()
 
     def _exists(self, name: str) -> bool:
-        try:
-            self.objects.size(_marker(name))
-        except NotFoundError:
-            return False
-        return True
+        return self.refcache.exists(_marker(name))
 
     def repository(self, name: str) -> Repository:
         """Returns a repository.
@@ -225,7 +224,7 @@ class Store:
         validate_name("repository", name)
         value = {"created_ns": time.time_ns(), "nonce": str(ULID()), "version": 1}
         try:
-            self.objects.replace(_marker(name), json.dumps(value).encode() + b"\n", None)
+            self.refcache.replace(_marker(name), json.dumps(value).encode() + b"\n", None)
         except ConflictError as error:
             raise AlreadyExistsError(f"there is a repository {name!r} already") from error
         return Repository(self, name)
@@ -249,8 +248,8 @@ class Store:
         for info in list(self.objects.list(f"repos/{name}/")):
             if info.key != _marker(name):
                 with contextlib.suppress(NotFoundError):
-                    self.objects.remove(info.key)
-        self.objects.remove(_marker(name))
+                    self.refcache.remove(info.key)
+        self.refcache.remove(_marker(name))
 
     def statistics(self) -> StoreStatistics:
         """Returns what the store holds; reads all commits and the index."""
@@ -287,12 +286,39 @@ class Store:
 
 def _index_name(objects: ObjectStore, store_format: StoreFormat) -> str:
     """Returns the folder of a store's index: a copy of a store is another store."""
-    place = hashlib.blake2b(objects.url.encode(), digest_size=6).hexdigest()
-    return f"{store_format.store_id}-{place}"
+    return f"{store_format.store_id}-{_place(objects)}"
+
+
+def _place(objects: ObjectStore) -> str:
+    return hashlib.blake2b(objects.url.encode(), digest_size=6).hexdigest()
+
+
+def _read_format(settings: Settings, objects: ObjectStore) -> bytes:
+    """Returns the format file; the copy of one, when the store cannot be reached."""
+    if objects.is_local:
+        return objects.get(FORMAT_KEY)
+    copy = settings.cache_dir / "index" / f"{_place(objects)}.json"
+    try:
+        data = objects.get(FORMAT_KEY)
+    except StorageTransientError as error:
+        try:
+            data = copy.read_bytes()
+        except OSError:
+            raise error from None
+        log.warning("%s cannot be reached; showing what was last seen (%s)", objects.url, error)
+        return data
+    # A cache: that it cannot be written is no reason to fail.
+    with contextlib.suppress(OSError):
+        if not copy.exists() or copy.read_bytes() != data:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            part = copy.with_suffix(f".{os.getpid()}.part")
+            part.write_bytes(data)
+            part.replace(copy)
+    return data
 
 
 def _marker(name: str) -> str:
-    return f"repos/{name}/repo.json"
+    return f"{ROOT}{name}/{MARKER}"
 
 
 def _has_files(store: str) -> bool:

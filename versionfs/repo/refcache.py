@@ -1,0 +1,470 @@
+"""Small objects of a store behind a network: refs, and the markers of repositories.
+
+A local store is asked each time. Of another one, what it last said is kept:
+
+* always in the index, so that a store that cannot be reached still shows what was seen last;
+* in a mount (after :meth:`RefCache.hold`) also in memory, and believed until :meth:`RefCache.poll`
+  finds that it changed. So a mount asks once, and then again only to see what moved.
+
+A thread that may not wait for the store (see ``objectstore.blocking``) gets ``WouldBlock`` for what
+is not in memory. Writes go to the store, always.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Final, TypeVar
+
+from versionfs.errors import ConflictError, NotFoundError, StorageTransientError, VersionFSError
+from versionfs.index import KnownRefs
+from versionfs.objectstore import ObjectInfo, ObjectStore, Version, WouldBlock, may_block
+
+log = logging.getLogger(__name__)
+
+ROOT: Final = "repos/"
+MARKER: Final = "repo.json"
+KINDS: Final = ("branches", "tags")
+
+_AT_ONCE: Final = 8
+"""Requests that go out at the same time."""
+_LISTED: Final = 16
+"""More refs in use than this are looked at by listing them, which costs one request in all."""
+_BRIEF_SECONDS: Final = 1.0
+"""How long a listing, or that a name is not there, is believed: nothing would tell of a change."""
+_DOWN_SECONDS: Final = 5.0
+"""How long a store that could not be reached is not asked for what is known anyway."""
+_KEPT: Final = 20_000
+"""Values kept in memory: under 10 MB."""
+
+_T = TypeVar("_T")
+Found = tuple[bytes, Version]
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """What a key had, None if nothing; when it was asked, and until when that is believed."""
+
+    found: Found | None
+    asked: float
+    until: float = math.inf
+
+
+class RefCache:
+    """Reads and writes small objects. Thread-safe."""
+
+    def __init__(self, objects: ObjectStore, known: KnownRefs) -> None:
+        self._objects = objects
+        self._known = known
+        self._holds = False
+        self._values: OrderedDict[str, _Value] = OrderedDict()
+        self._listings: dict[str, tuple[list[str], float]] = {}
+        self._infos: dict[str, dict[str, ObjectInfo]] = {}
+        self._moved: set[str] = set()
+        self._changes: defaultdict[str, int] = defaultdict(int)
+        self._lock = threading.Lock()
+        self._down_since = 0.0
+        self._told = False
+
+    def hold(self) -> None:
+        """Lets values be believed until :meth:`poll` finds that they changed; for mounts.
+
+        Does nothing for a local store, where to ask costs less.
+        """
+        self._holds = not self._objects.is_local
+
+    @property
+    def holds(self) -> bool:
+        """Whether values are believed until a poll."""
+        return self._holds
+
+    def changes(self, repository: str) -> int:
+        """Returns how many changes were seen in a repository since :meth:`hold`."""
+        return self._changes.get(repository, 0)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def read(self, key: str) -> Found:
+        """Returns a value and its version.
+
+        Raises:
+            NotFoundError: there is none.
+            StorageTransientError: the store cannot be reached, and the value was never seen.
+        """
+        if self._objects.is_local:
+            return self._objects.read(key)
+        found = self.read_many([key])[0]
+        if found is None:
+            raise NotFoundError(f"there is no {key} in {self._objects.url}")
+        return found
+
+    def exists(self, key: str) -> bool:
+        """Tells whether there is a value."""
+        if self._objects.is_local:
+            try:
+                self._objects.size(key)
+            except NotFoundError:
+                return False
+            return True
+        return self.read_many([key])[0] is not None
+
+    def read_many(self, keys: Sequence[str]) -> list[Found | None]:
+        """Returns values with their versions, None for those that are not there; in parallel."""
+        if self._objects.is_local:
+            return [_or_none(partial(self._objects.read, key)) for key in keys]
+        if not self._holds:
+            return _parallel(self._ask, keys)
+        found = {key: value for key in keys if (value := self._held(key)) is not None}
+        missing = [key for key in keys if key not in found]
+        if missing:
+            if not may_block():
+                raise WouldBlock(partial(_parallel, self._ask, missing))
+            found |= {
+                key: _Value(value, 0.0)
+                for key, value in zip(missing, _parallel(self._ask, missing), strict=True)
+            }
+        return [found[key].found for key in keys]
+
+    def _held(self, key: str) -> _Value | None:
+        with self._lock:
+            value = self._values.get(key)
+            if value is None or value.until < time.monotonic():
+                return None
+            self._values.move_to_end(key)
+            return value
+
+    def _ask(self, key: str) -> Found | None:
+        """Returns what the store has now, or, when it cannot be reached, what it had."""
+        asked = time.monotonic()
+        found, is_new = self._answer(
+            partial(_or_none, partial(self._objects.read, key)), partial(self._recall, key)
+        )
+        if is_new:
+            self._remember(key, found)
+        self._keep(key, found, asked)
+        return found
+
+    def _recall(self, key: str) -> tuple[Found | None, int] | None:
+        """Returns what a key had when it was seen last (None: nothing), and when."""
+        known = self._remembered(key)
+        if known is not None:
+            return (known[0], Version(known[1])), known[2]
+        folder, _, name = key.rpartition("/")
+        listed = self._remembered(folder + "/")
+        if listed is not None and name not in json.loads(listed[0]):
+            return None, listed[2]
+        with self._lock:
+            value = self._values.get(key)
+        return None if value is None else (value.found, time.time_ns())
+
+    def names(self, prefix: str) -> list[str]:
+        """Returns the names of the values directly below a prefix, sorted."""
+        return self._listed(prefix, prefix, partial(_names, prefix))
+
+    def repositories(self) -> list[str]:
+        """Returns the names of the repositories, sorted."""
+        return self._listed(ROOT, ROOT, _repositories)
+
+    def _listed(
+        self, prefix: str, key: str, names: Callable[[Iterable[ObjectInfo]], list[str]]
+    ) -> list[str]:
+        def ask() -> list[str]:
+            return names(self._objects.list(prefix))
+
+        if self._objects.is_local:
+            return ask()
+        if self._holds:
+            held = self._listings.get(key)
+            if held is not None and time.monotonic() <= held[1]:
+                return held[0]
+            if not may_block():
+                raise WouldBlock(partial(self._list, key, ask))
+        return self._list(key, ask)
+
+    def _list(self, key: str, ask: Callable[[], list[str]]) -> list[str]:
+        def recall() -> tuple[list[str], int] | None:
+            known = self._remembered(key)
+            return None if known is None else (json.loads(known[0]), known[2])
+
+        asked = time.monotonic()
+        found, is_new = self._answer(ask, recall)
+        if is_new:
+            self._remember_names(key, found)
+        if self._holds:
+            with self._lock:
+                before, _ = self._listings.get(key, (found, 0.0))
+                self._listings[key] = found, time.monotonic() + _BRIEF_SECONDS
+                if key != ROOT and before != found:
+                    self._changes[_repository(key)] += 1
+            if key != ROOT:
+                for name in {*before} - {*found}:
+                    self._keep(key + name, None, asked)
+        return found
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def put(self, key: str, data: bytes) -> None:
+        """Writes a value that never changes."""
+        self._objects.put(key, data)
+
+    def replace(self, key: str, data: bytes, expected: Version | None) -> Version:
+        """See ``ObjectStore.replace``."""
+        try:
+            version = self._objects.replace(key, data, expected)
+        except ConflictError:
+            if not self._objects.is_local:
+                with contextlib.suppress(VersionFSError):
+                    self._ask(key)
+            raise
+        if not self._objects.is_local:
+            self._remember(key, (data, version))
+            self._keep(key, (data, version), time.monotonic())
+        return version
+
+    def remove(self, key: str, expected: Version | None = None) -> None:
+        """See ``ObjectStore.remove``."""
+        self._objects.remove(key, expected)
+        if not self._objects.is_local:
+            self._remember(key, None)
+            self._keep(key, None, time.monotonic())
+
+    # -- what moves ------------------------------------------------------------------------------
+
+    def poll(self, repository: str | None = None) -> set[str]:
+        """Looks at the values in use, of one repository or of all; returns where any changed.
+
+        One conditional read for each, or one listing for many.
+
+        Raises:
+            StorageTransientError: the store cannot be reached; what was held is held on.
+        """
+        if not self._holds:
+            return set()
+        groups: defaultdict[str, list[str]] = defaultdict(list)
+        with self._lock:
+            for key, value in self._values.items():
+                if value.found is not None and repository in (None, _repository(key)):
+                    groups[key.rpartition("/")[0] + "/"].append(key)
+        many = {prefix: keys for prefix, keys in groups.items() if len(keys) > _LISTED}
+        work: list[Callable[[], object]] = [
+            partial(self._look, key)
+            for prefix, keys in groups.items()
+            if prefix not in many
+            for key in keys
+        ]
+        work += [partial(self._look_at_all, prefix, keys) for prefix, keys in many.items()]
+        try:
+            _parallel(lambda look: look(), work)
+        except StorageTransientError as error:
+            self._lost(None, error)
+            raise
+        if work:
+            self._reached()
+        with self._lock:
+            moved = {name for name in self._moved if repository in (None, name)}
+            self._moved -= moved
+        return moved
+
+    def _look(self, key: str) -> None:
+        """Reads a value again, if it changed."""
+        value = self._values.get(key)
+        if value is None or value.found is None:
+            return
+        asked = time.monotonic()
+        try:
+            changed = self._objects.read_if_changed(key, value.found[1])
+        except NotFoundError:
+            changed = None
+        else:
+            if changed is None:
+                return
+        self._remember(key, changed)
+        self._keep(key, changed, asked)
+
+    def _look_at_all(self, prefix: str, keys: list[str]) -> None:
+        """Lists a folder, and reads again what is not as it was listed the last time."""
+        asked = time.monotonic()
+        now = {info.key: info for info in self._objects.list(prefix)}
+        before = self._infos.get(prefix, {})
+        changed = []
+        for key in keys:
+            if key not in now:
+                self._remember(key, None)
+                self._keep(key, None, asked)
+            elif before.get(key) != now[key]:
+                changed.append(key)
+        _parallel(self._look, changed)
+        self._infos[prefix] = now
+
+    def look(self, repository: str | None = None) -> dict[str, tuple[bytes | None, bytes | None]]:
+        """Asks the store for the refs of a repository or of all, whatever is held.
+
+        Returns those that are not as this machine saw them last: key to value then and now.
+
+        Raises:
+            NotFoundError: there is no such repository.
+            StorageTransientError: the store cannot be reached.
+        """
+        if repository is None:
+            repositories = _repositories(self._objects.list(ROOT))
+        else:
+            self._objects.size(f"{ROOT}{repository}/{MARKER}")
+            repositories = [repository]
+        self._remember_names(ROOT, repositories)
+        prefixes = [f"{ROOT}{name}/{kind}/" for name in repositories for kind in KINDS]
+        keys: list[str] = []
+        listed = _parallel(lambda prefix: _names(prefix, self._objects.list(prefix)), prefixes)
+        for prefix, names in zip(prefixes, listed, strict=True):
+            self._remember_names(prefix, names)
+            keys += [prefix + name for name in names]
+        values = _parallel(lambda key: _or_none(partial(self._objects.read, key)), keys)
+        self._reached()
+        now = dict(zip(keys, values, strict=True))
+        before = self._seen(ROOT if repository is None else f"{ROOT}{repository}/")
+        changed: dict[str, tuple[bytes | None, bytes | None]] = {}
+        for key in sorted({*before, *now}):
+            found = now.get(key)
+            if _data(found) != before.get(key):
+                changed[key] = before.get(key), _data(found)
+            self._remember(key, found)
+        return changed
+
+    def _seen(self, prefix: str) -> dict[str, bytes]:
+        """Returns the refs below a prefix as this machine saw them last."""
+        try:
+            known = self._known.below(prefix)
+        except VersionFSError:
+            return {}
+        return {
+            key: value.value
+            for key, value in known.items()
+            if not key.endswith("/") and key.count("/") == 3 and key.split("/")[2] in KINDS
+        }
+
+    # -- what is held ----------------------------------------------------------------------------
+
+    def _keep(self, key: str, found: Found | None, asked: float) -> None:
+        """Lets a mount believe what the store said; notes whether that is new."""
+        if not self._holds:
+            return
+        name = _repository(key)
+        with self._lock:
+            old = self._values.get(key)
+            if old is not None and old.asked > asked:
+                return  # Somebody asked later, and was answered first.
+            until = time.monotonic() + _BRIEF_SECONDS if found is None else math.inf
+            self._values[key] = _Value(found, asked, until)
+            self._values.move_to_end(key)
+            if len(self._values) > _KEPT:
+                self._values.popitem(last=False)
+            if old is None or _data(old.found) == _data(found):
+                return
+            self._changes[name] += 1
+            if old.found is not None:
+                self._moved.add(name)
+
+    def _remember(self, key: str, found: Found | None) -> None:
+        with contextlib.suppress(VersionFSError):  # The index is a cache.
+            if found is None:
+                self._known.remove(key)
+            else:
+                self._known.put(key, *found)
+
+    def _remember_names(self, prefix: str, names: list[str]) -> None:
+        self._remember(prefix, (json.dumps(names).encode(), Version("")))
+
+    def _remembered(self, key: str) -> tuple[bytes, str, int] | None:
+        with contextlib.suppress(VersionFSError):
+            return self._known.get(key)
+        return None
+
+    # -- a store that cannot be reached ----------------------------------------------------------
+
+    def _answer(
+        self, ask: Callable[[], _T], recall: Callable[[], tuple[_T, int] | None]
+    ) -> tuple[_T, bool]:
+        """Asks the store; when it cannot be reached, answers what was seen last, if anything.
+
+        Also tells whether it is the store that answered.
+        """
+        if self._down_since and time.monotonic() - self._down_since < _DOWN_SECONDS:
+            seen = recall()
+            if seen is not None:
+                return seen[0], False
+        try:
+            result = ask()
+        except StorageTransientError as error:
+            seen = recall()
+            self._lost(None if seen is None else seen[1], error)
+            if seen is None:
+                raise
+            return seen[0], False
+        self._reached()
+        return result, True
+
+    def _lost(self, seen_ns: int | None, error: StorageTransientError) -> None:
+        """Notes that the store cannot be reached; says so once, if somebody is served yet."""
+        self._down_since = time.monotonic()
+        if self._told or (seen_ns is None and not self._holds):
+            return
+        self._told = True
+        when = ""
+        if seen_ns is not None:
+            moment = datetime.fromtimestamp(seen_ns // 1_000_000_000).astimezone()
+            when = f" at {moment:%Y-%m-%d %H:%M:%S}"
+        log.warning(
+            "%s cannot be reached; showing what was last seen%s (%s)",
+            self._objects.url, when, error.message,
+        )  # fmt: skip
+
+    def _reached(self) -> None:
+        self._down_since = 0.0
+        if self._told:
+            self._told = False
+            log.info("%s can be reached again", self._objects.url)
+
+
+def _repository(key: str) -> str:
+    return key.split("/", 2)[1]
+
+
+def _data(found: Found | None) -> bytes | None:
+    return None if found is None else found[0]
+
+
+def _names(prefix: str, infos: Iterable[ObjectInfo]) -> list[str]:
+    return [info.key[len(prefix) :] for info in infos]
+
+
+def _repositories(infos: Iterable[ObjectInfo]) -> list[str]:
+    """Returns the repositories whose marker is listed."""
+    parts = (info.key.split("/") for info in infos)
+    return [part[1] for part in parts if len(part) == 3 and part[2] == MARKER]
+
+
+def _or_none(read: Callable[[], Found]) -> Found | None:
+    try:
+        return read()
+    except NotFoundError:
+        return None
+
+
+_Item = TypeVar("_Item")
+
+
+def _parallel(work: Callable[[_Item], _T], items: Sequence[_Item]) -> list[_T]:
+    """Returns the results in order; of several errors, one."""
+    if len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(_AT_ONCE, len(items)), "versionfs-refs") as threads:
+        return list(threads.map(work, items))
