@@ -12,15 +12,19 @@ from versionfs.tree.edit import (
 )
 from versionfs.tree.manifest import ManifestBuilder, ManifestChild
 from versionfs.tree.node import Child, Inner, Leaf, decode_xattrs, encode_xattrs
+from versionfs.tree.numbers import INDEX_MASK, InodeTable, LeafTable, place, split_place
 from versionfs.tree.reader import Trees, TreeStatistics
 
 __all__ = [
+    "INDEX_MASK",
     "Change",
     "Child",
     "Contents",
     "FileContent",
     "Inner",
+    "InodeTable",
     "Leaf",
+    "LeafTable",
     "ManifestBuilder",
     "ManifestChild",
     "TreeEditor",
@@ -34,6 +38,8 @@ __all__ = [
     "edit_paths",
     "empty_directory",
     "encode_xattrs",
+    "place",
     "same_entry",
+    "split_place",
     "with_root",
 ]
