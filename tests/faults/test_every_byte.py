@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from tests.support.stores import TINY_CHUNKS, bring, head, make_store, write_directory
-from versionfs.chunkstore import MetadataReader, PackReader
+from versionfs.chunkstore import DirectSource, MetadataReader, PackReader
 from versionfs.errors import CorruptionError, NotFoundError
 from versionfs.objectstore import LocalStore
 from versionfs.pack import pack_key
@@ -41,8 +41,8 @@ class Damaged(LocalStore):
 
 def read_all(store: Store, objects: LocalStore, ref: NodeRef) -> tuple[Commit, Read]:
     """Returns a commit and all that is below it: each entry's fields, but places, and its bytes."""
-    packs = PackReader(objects, 1 << 20)
-    metadata = MetadataReader(packs, store.node_cache, remember=False)
+    packs = PackReader(DirectSource(objects), 1 << 20)
+    metadata = MetadataReader(packs)
     trees, contents = Trees(metadata, 1 << 20), Contents(metadata, packs)
     commit = CommitReader(metadata).read(ref)
 
@@ -151,7 +151,7 @@ def test_a_pack_that_comes_back_is_read_again_without_opening_the_store_anew(
 ) -> None:
     store, root = small
     damaged = Damaged(root)
-    reader = PackReader(damaged, 1 << 20)
+    reader = PackReader(DirectSource(damaged), 1 << 20)
     entry = store.trees.walk_path(head(store).root, b"sub/text")
     assert entry is not None
     assert entry.location is not None
@@ -159,7 +159,7 @@ def test_a_pack_that_comes_back_is_read_again_without_opening_the_store_anew(
     flipped = bytearray(packs(root)[key])
     flipped[entry.location.block_offset + 5] ^= 1
     damaged.objects = {key: bytes(flipped)}
-    manifest = Contents(MetadataReader(reader, store.node_cache, remember=False), reader)
+    manifest = Contents(MetadataReader(reader), reader)
     with pytest.raises(CorruptionError):
         manifest.open(entry).read(0, entry.size)
     damaged.objects = {}

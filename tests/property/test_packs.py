@@ -10,7 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from versionfs.chunking import BlockCodec, chunk_id, decode_block, pack_hasher
-from versionfs.chunkstore import ChunkWriter, LocationColumns, PackReader, encode_locations
+from versionfs.chunkstore import (
+    ChunkWriter,
+    DirectSource,
+    LocationColumns,
+    PackReader,
+    encode_locations,
+)
 from versionfs.chunkstore.locations import THIS_PACK
 from versionfs.errors import CorruptionError, VersionFSError
 from versionfs.objectstore import LocalStore
@@ -114,7 +120,7 @@ def test_chunks_come_back_and_are_stored_once(shared: Store, batches: list[list[
         for batch in batches:
             placed += list(zip(batch, writer.add([(chunk_id(d), d) for d in batch]), strict=True))
         writer.seal()
-    reader = PackReader(shared.objects, 1 << 20)
+    reader = PackReader(DirectSource(shared.objects), 1 << 20)
     for data, placement in placed:
         assert placement.location is not None
         assert bytes(reader.chunk(chunk_id(data), placement.location)) == data
@@ -177,7 +183,7 @@ def test_a_reader_keeps_blocks_within_its_bound(tmp_path: Path) -> None:
     pack = writer.finish()
     objects.put_file(pack_key(pack.id), pack.path)
     writer.close()
-    reader = PackReader(objects, 5000)
+    reader = PackReader(DirectSource(objects), 5000)
     for _ in range(2):
         for chunk, offset in places:
             assert len(reader.chunk(chunk, Location(pack.id, offset, 1001, 0, 1000))) == 1000

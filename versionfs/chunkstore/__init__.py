@@ -1,25 +1,36 @@
 """Bytes by id: deduplicating writes, verified reads. Knows nothing of versions."""
 
+from versionfs.chunkstore.diskcache import CacheUsage, DiskCache, default_cache_bytes
+from versionfs.chunkstore.fetching import FetchingSource, FetchStatistics
 from versionfs.chunkstore.locations import LocationColumns, encode_locations
 from versionfs.chunkstore.metadata import MetadataObject, MetadataReader
 from versionfs.chunkstore.metadata_writer import MetadataWriter
 from versionfs.chunkstore.parallel import in_order
 from versionfs.chunkstore.reader import PackReader, ReadStatistics
 from versionfs.chunkstore.segments import SegmentWriter
+from versionfs.chunkstore.source import DirectSource, PackRange, PackSource
 from versionfs.chunkstore.sync import packs_in_store, sync_index
 from versionfs.chunkstore.writer import ChunkWriter, Placement, WriteStatistics
 
 __all__ = [
+    "CacheUsage",
     "ChunkWriter",
+    "DirectSource",
+    "DiskCache",
+    "FetchStatistics",
+    "FetchingSource",
     "LocationColumns",
     "MetadataObject",
     "MetadataReader",
     "MetadataWriter",
+    "PackRange",
     "PackReader",
+    "PackSource",
     "Placement",
     "ReadStatistics",
     "SegmentWriter",
     "WriteStatistics",
+    "default_cache_bytes",
     "encode_locations",
     "in_order",
     "packs_in_store",

@@ -21,7 +21,7 @@ from versionfs.chunking.blocks import BLOCK_TARGET_BYTES
 from versionfs.chunkstore.locations import THIS_PACK, encode_locations
 from versionfs.chunkstore.metadata import frame
 from versionfs.chunkstore.segments import SegmentWriter
-from versionfs.index import ChunkIndex, IndexDamagedError, NodeCache
+from versionfs.index import ChunkIndex, IndexDamagedError, NodePlaces
 from versionfs.objectstore import ObjectStore, translate
 from versionfs.pack import FinishedPack, PackKind, PackWriter, pack_key
 from versionfs.types import ID_BYTES, Location, NodeRef, PackId
@@ -55,10 +55,9 @@ class MetadataWriter:
         self,
         objects: ObjectStore,
         index: ChunkIndex,
-        cache: NodeCache,
+        places: NodePlaces,
         codec: BlockCodec,
         *,
-        copies: bool,
         uploads: Executor | None = None,
         segments: SegmentWriter | None = None,
     ) -> None:
@@ -67,25 +66,23 @@ class MetadataWriter:
         Args:
             objects: where packs go.
             index: is told of each pack.
-            cache: knows what is stored already.
+            places: knows what is stored already.
             codec: compresses blocks.
-            copies: whether the index gets a copy of each object.
             uploads: puts complete packs, for stores where that takes long: one after the other,
                 because what is in the store must name nothing that is not. None waits for each.
             segments: is told of each pack that is in the store.
         """
         self._objects = objects
         self._index = index
-        self._cache = cache
+        self._places = places
         self._codec = codec
-        self._copies = copies
         self._uploads = uploads
         self._segments = segments
         self._uploading: deque[tuple[Future[None], PackWriter, dict[bytes, NodeRef]]] = deque()
         self._writer: PackWriter | None = None
         self._blocks: dict[bytes, _Block] = {}
         self._in_pack: list[_Block] = []
-        self._entries: list[tuple[int, bytes, bytes, _Block, int, int, bytes]] = []
+        self._entries: list[tuple[int, bytes, bytes, _Block, int, int]] = []
         self._pending: dict[bytes, NodeRef] = {}
         self._block = _Block()
         self._ticket = PackId(b"")
@@ -120,7 +117,7 @@ class MetadataWriter:
         if pending is not None:
             return pending
         try:
-            where = self._cache.locate(key)
+            where = self._places.locate(key)
         except IndexDamagedError:
             where = None
         if where is not None:
@@ -144,7 +141,6 @@ class MetadataWriter:
                 self._block,
                 self._run_bytes,
                 len(blob),
-                blob if self._copies else b"",
             )
         )
         self._run.append(blob)
@@ -195,7 +191,7 @@ class MetadataWriter:
         if writer is None:
             return
         try:
-            for kind, object_id, object_stamp, block, offset, length, _ in self._entries:
+            for kind, object_id, object_stamp, block, offset, length in self._entries:
                 writer.add(
                     kind,
                     object_id,
@@ -212,11 +208,10 @@ class MetadataWriter:
         self.stored_bytes += pack.size_bytes
         for block in self._in_pack:
             block.pack = pack.id
-        entries, self._entries, self._in_pack = self._entries, [], []
-        copies = [(e[1] + e[2], pack.id, e[6]) for e in entries] if self._copies else []
+        self._entries, self._in_pack = [], []
         if self._uploads is None:
             try:
-                self._put_pack(writer, pack, copies)
+                self._put_pack(writer, pack)
             except BaseException:
                 writer.abort()
                 raise
@@ -225,7 +220,7 @@ class MetadataWriter:
         # Until the pack is in the index, what it holds is found here.
         pending, self._pending = self._pending, {}
         before = self._uploading[-1][0] if self._uploading else None
-        future = self._uploads.submit(self._put_in_turn, before, writer, pack, copies)
+        future = self._uploads.submit(self._put_in_turn, before, writer, pack)
         self._uploading.append((future, writer, pending))
         while self._uploading and (
             self._uploading[0][0].done() or len(self._uploading) > _UPLOADING_BOUND
@@ -233,11 +228,7 @@ class MetadataWriter:
             self._uploaded()
 
     def _put_in_turn(
-        self,
-        before: Future[None] | None,
-        writer: PackWriter,
-        pack: FinishedPack,
-        copies: list[tuple[bytes, PackId, bytes]],
+        self, before: Future[None] | None, writer: PackWriter, pack: FinishedPack
     ) -> None:
         """Puts a pack when the one before is in the store, and not at all if that failed.
 
@@ -245,11 +236,9 @@ class MetadataWriter:
         """
         if before is not None:
             before.result()
-        self._put_pack(writer, pack, copies)
+        self._put_pack(writer, pack)
 
-    def _put_pack(
-        self, writer: PackWriter, pack: FinishedPack, copies: list[tuple[bytes, PackId, bytes]]
-    ) -> None:
+    def _put_pack(self, writer: PackWriter, pack: FinishedPack) -> None:
         """Puts a complete pack into the store, then into the index. May run in another thread."""
         self._objects.put_file(pack_key(pack.id), pack.path)
         writer.close()
@@ -260,7 +249,6 @@ class MetadataWriter:
                 ((e.id + e.stamp, e.location) for e in pack.index),
                 size_bytes=pack.size_bytes,
             )
-            self._cache.put(copies)
         except IndexDamagedError as error:
             log.warning("not in the index: pack %s (%s)", pack.id.hex(), error)
         if self._segments is not None:

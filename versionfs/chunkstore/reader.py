@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from versionfs.chunking import chunk_id, decode_block
+from versionfs.chunkstore.source import PackRange, PackSource
 from versionfs.errors import CorruptionError, NotFoundError
-from versionfs.objectstore import ObjectStore
-from versionfs.pack import pack_key
+from versionfs.objectstore import WouldBlock
 from versionfs.types import Location, short
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _MAX_STORED_BYTES: Final = 64 * 1024 * 1024 + 1024
 
@@ -40,10 +44,14 @@ class _Block:
 
 
 class PackReader:
-    """Reads what locations point to. Thread-safe."""
+    """Reads what locations point to. Thread-safe.
 
-    def __init__(self, objects: ObjectStore, cache_bytes: int) -> None:
-        self._objects = objects
+    Bytes that came from a cache and turn out to be damaged are fetched again, once, with a warning:
+    only what the store itself has wrong is an error.
+    """
+
+    def __init__(self, source: PackSource, cache_bytes: int) -> None:
+        self.source = source
         self._bound = cache_bytes
         self._held = 0
         self._blocks: OrderedDict[tuple[bytes, int], _Block] = OrderedDict()
@@ -54,45 +62,97 @@ class PackReader:
         """Returns counts since the reader was made."""
         return ReadStatistics(self._blocks_read, self._bytes_read, self._hits, self._verified)
 
-    def read(self, location: Location) -> memoryview:
-        """Returns the bytes at a location, decoded but not verified against an id.
+    def read(
+        self, location: Location, verify: Callable[[memoryview], T], *, scan: bool = False
+    ) -> T:
+        """Returns what ``verify`` makes of the bytes at a location.
+
+        ``verify`` raises CorruptionError for bytes that are not what they should be. ``scan`` says
+        that neighbours will likely be read soon.
 
         Raises:
-            CorruptionError: the pack is gone, too short, or the block does not decode; the error
-                and a log line name the pack.
+            CorruptionError: the pack is gone, too short, the block does not decode, or ``verify``
+                said so; the error and a log line name the pack.
+            WouldBlock: see ``PackSource.read``; its fetch does what this method does.
         """
-        return self._slice(self._block(location), location)
+        return self._reading(location, partial(self._read, location, verify, scan))
 
-    def chunk(self, expected: bytes, location: Location) -> memoryview:
+    def chunk(self, expected: bytes, location: Location, *, scan: bool = False) -> memoryview:
         """Returns a chunk's plaintext, verified against its id.
 
         Raises:
             CorruptionError: as :meth:`read`, or the bytes are not those of the chunk.
+            WouldBlock: as :meth:`read`.
         """
-        block = self._block(location)
+        with self._lock:
+            block = self._blocks.get((location.pack, location.block_offset))
+            if block is not None and location.offset in block.verified:
+                self._blocks.move_to_end((location.pack, location.block_offset))
+                self._hits += 1
+                data = block.data[location.offset : location.offset + location.length]
+                if len(data) == location.length:
+                    return data
+        return self._reading(location, partial(self._chunk, expected, location, scan))
+
+    def want(self, locations: Iterable[Location]) -> None:
+        """Begins to fetch, in parallel, the blocks that will be read at once; does not wait."""
+        with self._lock:
+            absent = [w for w in locations if (w.pack, w.block_offset) not in self._blocks]
+        if len(absent) > 1:
+            self.source.want(PackRange(w.pack, w.block_offset, w.stored_length) for w in absent)
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _reading(self, location: Location, work: Callable[[], T]) -> T:
+        """Runs a read; again, when what a cache gave is damaged."""
+        try:
+            try:
+                return work()
+            except CorruptionError as error:
+                self._drop(location)
+                if not self.source.is_cached:
+                    raise self._damaged(location, error) from error
+                pack = location.pack.hex()
+                log.warning("fetching damaged data again, pack %s: %s", pack, error)
+                self.source.forget(location.pack)
+            try:
+                return work()
+            except CorruptionError as error:
+                self._drop(location)
+                raise self._damaged(location, error) from error
+        except NotFoundError as error:
+            raise self._damaged(location, "the pack is missing from the store") from error
+        except WouldBlock as absent:
+            raise WouldBlock(partial(self._reading, location, work)) from absent
+
+    def _read(self, location: Location, verify: Callable[[memoryview], T], scan: bool) -> T:
+        return verify(self._slice(self._block(location, scan), location))
+
+    def _chunk(self, expected: bytes, location: Location, scan: bool) -> memoryview:
+        block = self._block(location, scan)
         data = self._slice(block, location)
         if location.offset not in block.verified:
             if chunk_id(data) != expected:
-                self.drop(location)
-                raise self._damaged(location, f"chunk {short(expected)} does not match its id")
+                raise CorruptionError(f"chunk {short(expected)} does not match its id")
             block.verified.add(location.offset)
             self._verified += 1
         return data
 
-    def drop(self, location: Location) -> None:
+    def _drop(self, location: Location) -> None:
         """Drops a block from the cache, so that the next read fetches it again."""
         with self._lock:
             block = self._blocks.pop((location.pack, location.block_offset), None)
             if block is not None:
                 self._held -= len(block.data)
 
-    def _slice(self, block: _Block, location: Location) -> memoryview:
+    @staticmethod
+    def _slice(block: _Block, location: Location) -> memoryview:
         data = block.data[location.offset : location.offset + location.length]
         if len(data) != location.length:
-            raise self._damaged(location, "a block is shorter than its location says")
+            raise CorruptionError("a block is shorter than its location says")
         return data
 
-    def _block(self, location: Location) -> _Block:
+    def _block(self, location: Location, scan: bool) -> _Block:
         key = (location.pack, location.block_offset)
         with self._lock:
             block = self._blocks.get(key)
@@ -100,7 +160,7 @@ class PackReader:
                 self._blocks.move_to_end(key)
                 self._hits += 1
                 return block
-        block = _Block(self._load(location))
+        block = _Block(self._load(location, scan))
         with self._lock:
             if key not in self._blocks:
                 self._blocks[key] = block
@@ -110,25 +170,19 @@ class PackReader:
                     self._held -= len(old.data)
         return block
 
-    def _load(self, location: Location) -> memoryview:
+    def _load(self, location: Location, scan: bool) -> memoryview:
         if not 0 < location.stored_length <= _MAX_STORED_BYTES:
-            raise self._damaged(location, f"a location claims {location.stored_length} bytes")
-        try:
-            stored = self._objects.get(
-                pack_key(location.pack), location.block_offset, location.stored_length
-            )
-        except NotFoundError as error:
-            raise self._damaged(location, "the pack is missing from the store") from error
+            raise CorruptionError(f"a location claims {location.stored_length} bytes")
+        stored = self.source.read(
+            location.pack, location.block_offset, location.stored_length, scan
+        )
         self._blocks_read += 1
         self._bytes_read += len(stored)
         if len(stored) != location.stored_length:
-            raise self._damaged(location, "the pack is truncated")
-        try:
-            return memoryview(decode_block(stored))
-        except CorruptionError as error:
-            raise self._damaged(location, str(error)) from error
+            raise CorruptionError("the pack is truncated")
+        return memoryview(decode_block(stored))
 
-    def _damaged(self, location: Location, what: str) -> CorruptionError:
+    def _damaged(self, location: Location, what: object) -> CorruptionError:
         pack = location.pack.hex()
         message = f"damaged data in pack {pack}, block at {location.block_offset}: {what}"
         log.error("%s", message)

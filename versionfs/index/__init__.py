@@ -2,7 +2,7 @@
 
 from versionfs.index.chunks import ChunkIndex
 from versionfs.index.environment import Environment, IndexDamagedError
-from versionfs.index.nodes import NodeCache
+from versionfs.index.nodes import NodePlaces
 from versionfs.index.refs import KnownRefs
 from versionfs.index.sources import (
     SEEN_BYTES,
@@ -18,7 +18,7 @@ __all__ = [
     "Environment",
     "IndexDamagedError",
     "KnownRefs",
-    "NodeCache",
+    "NodePlaces",
     "SegmentChange",
     "SourceCache",
     "SourceRecord",

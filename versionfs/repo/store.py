@@ -17,10 +17,15 @@ from ulid import ULID
 
 from versionfs.chunking import BlockCodec, ChunkingParameters
 from versionfs.chunkstore import (
+    DirectSource,
+    DiskCache,
+    FetchingSource,
     MetadataReader,
     MetadataWriter,
     PackReader,
+    PackSource,
     SegmentWriter,
+    default_cache_bytes,
     sync_index,
 )
 from versionfs.config import Settings
@@ -31,7 +36,7 @@ from versionfs.errors import (
     StorageTransientError,
     UnsupportedFormatError,
 )
-from versionfs.index import ChunkIndex, Environment, KnownRefs, NodeCache, SourceCache
+from versionfs.index import ChunkIndex, Environment, KnownRefs, NodePlaces, SourceCache
 from versionfs.objectstore import ObjectStore, open_object_store
 from versionfs.repo.commits import CommitReader
 from versionfs.repo.format import FORMAT_KEY, StoreFormat
@@ -60,16 +65,13 @@ class Store:
             settings.cache_dir / "index" / _index_name(objects, store_format)
         )
         self.index = ChunkIndex(self.environment)
-        self.node_cache = NodeCache(self.environment, self.index)
+        self.node_places = NodePlaces(self.index)
         self.sources = SourceCache(self.environment)
-        self.packs = PackReader(objects, settings.block_cache_bytes)
+        self.source = _pack_source(settings, objects)
+        self.packs = PackReader(self.source, settings.block_cache_bytes)
         # Of its own, and small: decoded nodes are cached above it, and a walk over a million
         # folders must not fill the cache of file data with their blocks.
-        self.metadata = MetadataReader(
-            PackReader(objects, _METADATA_BLOCKS_BYTES),
-            self.node_cache,
-            remember=not objects.is_local,
-        )
+        self.metadata = MetadataReader(PackReader(self.source, _METADATA_BLOCKS_BYTES))
         self.trees = Trees(self.metadata, settings.node_cache_bytes)
         self.contents = Contents(self.metadata, self.packs)
         self.commits = CommitReader(self.metadata)
@@ -149,9 +151,9 @@ class Store:
             return cls.open(settings)
 
     def close(self) -> None:
-        """Closes the index; idempotent."""
+        """Ends what is being fetched and closes the index; idempotent."""
         try:
-            self.metadata.flush()
+            self.source.close()
         finally:
             self.environment.close()
 
@@ -180,9 +182,8 @@ class Store:
         return MetadataWriter(
             self.objects,
             self.index,
-            self.node_cache,
+            self.node_places,
             self.codec,
-            copies=not self.objects.is_local,
             uploads=uploads,
             segments=segments,
         )
@@ -287,6 +288,16 @@ class Store:
 def _index_name(objects: ObjectStore, store_format: StoreFormat) -> str:
     """Returns the folder of a store's index: a copy of a store is another store."""
     return f"{store_format.store_id}-{_place(objects)}"
+
+
+def _pack_source(settings: Settings, objects: ObjectStore) -> PackSource:
+    if objects.is_local:
+        return DirectSource(objects)
+    bound = settings.cache_bytes
+    if bound is None:
+        bound = default_cache_bytes(settings.cache_dir)
+    cache = DiskCache(settings.cache_dir / "packs", bound)
+    return FetchingSource(objects, cache, settings.s3_connections)
 
 
 def _place(objects: ObjectStore) -> str:

@@ -50,13 +50,16 @@ class Contents:
                 self._nodes.popitem(last=False)
         return node
 
-    def extent_data(self, extent: Extent) -> memoryview | None:
-        """Returns an extent's bytes, verified, or None for a hole."""
+    def extent_data(self, extent: Extent, *, scan: bool = False) -> memoryview | None:
+        """Returns an extent's bytes, verified, or None for a hole.
+
+        ``scan`` says that the file is small, and its neighbours will likely be read too.
+        """
         if extent.chunk == NO_ID:
             return None
         if extent.location is None:
             raise CorruptionError("an extent has a chunk but no location")
-        data = self._packs.chunk(extent.chunk, extent.location)
+        data = self._packs.chunk(extent.chunk, extent.location, scan=scan)
         if len(data) != extent.length:
             raise CorruptionError(
                 f"an extent of {extent.length} bytes has a chunk of {len(data)}",
@@ -89,7 +92,7 @@ class FileContent:
         for start, extent in self.extents(offset):
             low = max(offset - start, 0)
             high = min(end - start, extent.length)
-            data = self._contents.extent_data(extent)
+            data = self._contents.extent_data(extent, scan=self._entry.kind == Kind.FILE)
             parts.append(bytes(high - low) if data is None else data[low:high])
             if start + extent.length >= end:
                 break
@@ -99,6 +102,9 @@ class FileContent:
         if len(result) != end - offset:
             raise CorruptionError(f"the manifest of a file of {self.size} bytes is too short")
         return result
+
+    def close(self) -> None:
+        """Says that no more is read for now; it may be read again, and closed again."""
 
     def extents(self, offset: int = 0) -> Iterator[tuple[int, Extent]]:
         """Yields the extents from the one that holds ``offset`` on, each with its own offset."""

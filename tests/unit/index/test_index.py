@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.stores import ROOT, settings_in
 from versionfs.errors import StorageTransientError
-from versionfs.index import ChunkIndex, Environment, KnownRefs, NodeCache
+from versionfs.index import ChunkIndex, Environment, KnownRefs
 from versionfs.repo import Store
 from versionfs.types import Location, PackId
 
@@ -97,30 +97,31 @@ def test_a_number_that_has_come_to_mean_another_pack_is_absent_never_wrong(
     assert ChunkIndex(environment).locate([key(1)]) == [None]
 
 
-def test_a_copy_whose_pack_is_damaged_is_absent_never_wrong(environment: Environment) -> None:
-    nodes = NodeCache(environment, ChunkIndex(environment))
-    nodes.put([(b"n" * 48, PACK, b"blob")])
-    assert nodes.get(b"n" * 48) == (PACK, b"blob")
-    damage(environment, b"nodes", 3)
-    assert nodes.get(b"n" * 48) is None
-
-
-def test_copies_of_nodes_have_a_bound(environment: Environment) -> None:
-    nodes = NodeCache(environment, ChunkIndex(environment), bound_bytes=10_000)
-    for number in range(50):
-        nodes.put([(key(number) + b"s" * 16, PACK, bytes(1000))])
-        assert nodes.get(key(number) + b"s" * 16) == (PACK, bytes(1000))
-    held = environment.read(lambda t: t.stat(environment.database(b"nodes"))["entries"])
-    assert 0 < held < 10
-
-
 def test_refs_are_remembered(environment: Environment) -> None:
     refs = KnownRefs(environment)
     refs.put("repos/a/branches/main", b"1")
-    refs.put("repos/a/branches/main", b"2")
-    assert refs.get("repos/a/branches/main") == b"2"
+    refs.put("repos/a/branches/main", b"2", "v2")
+    refs.put("repos/b/branches/main", b"3")
+    known = refs.get("repos/a/branches/main")
+    assert known is not None
+    assert known[:2] == (b"2", "v2")
+    assert refs.below("repos/a/") == {"repos/a/branches/main": known}
+    assert list(refs.below("repos/")) == ["repos/a/branches/main", "repos/b/branches/main"]
+    refs.remove("repos/a/branches/main")
     refs.remove("repos/a/branches/main")
     assert refs.get("repos/a/branches/main") is None
+
+
+@pytest.mark.parametrize("row", [b"", b'{"commit": "0"}', b"\x01" + bytes(40)])
+def test_rows_of_refs_that_are_damaged_count_as_unknown(
+    environment: Environment, row: bytes
+) -> None:
+    environment.write(lambda t: t.put(b"key", row or b"x", db=environment.database(b"refs")))
+    refs = KnownRefs(environment)
+    assert refs.get("key") is None
+    assert refs.below("k") == {}
+    refs.put("key", b"1")
+    assert refs.below("k")["key"].value == b"1"
 
 
 def test_the_map_grows_beyond_its_first_size(

@@ -1,0 +1,256 @@
+"""Reads packs over a network: through memory and the disk cache, each granule fetched once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from versionfs.chunkstore.diskcache import GRANULE_BYTES, DiskCache
+from versionfs.chunkstore.inflight import RUN_GRANULES, Fetch, InFlight
+from versionfs.chunkstore.recent import RecentRuns
+from versionfs.chunkstore.source import PackRange
+from versionfs.errors import CorruptionError, NotFoundError, StorageError
+from versionfs.objectstore import ObjectStore, WouldBlock, may_block
+from versionfs.pack import pack_key
+from versionfs.types import PackId
+
+log = logging.getLogger(__name__)
+
+_RECENT_BYTES: Final = 16 * 1024 * 1024
+_SCAN_GRANULES: Final = (4, 32)
+"""How much the first misses of a scan bring: 256 KiB, then 2 MiB; the third brings the pack."""
+_SCANS: Final = 4096
+_PLANNERS: Final = 2
+
+_Pieces = dict[int, bytes | memoryview]
+"""Granules by number."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchStatistics:
+    """What a source did. Reads by where they found all their bytes; requests; bytes fetched."""
+
+    memory_hits: int = 0
+    disk_hits: int = 0
+    misses: int = 0
+    requests: int = 0
+    fetched_bytes: int = 0
+    prefetched_bytes: int = 0
+    damaged: int = 0
+
+
+class _Scan:
+    """How often a scan missed in a pack, and where the last time."""
+
+    __slots__ = ("last", "misses")
+
+    def __init__(self) -> None:
+        self.misses = 0
+        self.last = 0
+
+
+class FetchingSource:
+    """A ``PackSource`` for stores where a read is a request. Thread-safe, and so is ``close``."""
+
+    is_cached = True
+
+    def __init__(self, objects: ObjectStore, cache: DiskCache, connections: int) -> None:
+        self.cache = cache
+        self._objects = objects
+        self._recent = RecentRuns(_RECENT_BYTES)
+        self._in_flight = InFlight(self._get, self._arrived, self._recent.has, connections)
+        self._planners = ThreadPoolExecutor(_PLANNERS, thread_name_prefix="prefetch")
+        self._scans: OrderedDict[bytes, _Scan] = OrderedDict()
+        self._sizes: OrderedDict[bytes, int] = OrderedDict()
+        self._lock = threading.Lock()
+        self._memory_hits = self._disk_hits = self._misses = 0
+        self._requests = self._fetched = self._prefetched = self._damaged = 0
+
+    def statistics(self) -> FetchStatistics:
+        """Returns counts since the source was made."""
+        return FetchStatistics(
+            self._memory_hits,
+            self._disk_hits,
+            self._misses,
+            self._requests,
+            self._fetched,
+            self._prefetched,
+            self._damaged,
+        )
+
+    def read(self, pack: PackId, start: int, length: int, scan: bool = False) -> bytes:
+        """See ``PackSource.read``."""
+        first, last = start // GRANULE_BYTES, (start + length - 1) // GRANULE_BYTES
+        pieces = self._recent.pieces(pack, first, last)
+        if len(pieces) == last - first + 1:
+            self._memory_hits += 1
+            return _join(pieces, start, length)
+        data = self.cache.read(pack, start, length)
+        if data is None and pieces:
+            # A part is in memory only, because the disk does not take it or not yet.
+            found: _Pieces = {**self.cache.granules(pack, first, last), **pieces}
+            if len(found) == last - first + 1:
+                data = _join(found, start, length)
+        if data is not None:
+            self._disk_hits += 1
+            return data
+        if not may_block():
+            raise WouldBlock(partial(self.read, pack, start, length, scan))
+        self._misses += 1
+        return _join(self._demand(pack, first, last, scan), start, length)
+
+    def forget(self, pack: PackId) -> None:
+        """See ``PackSource.forget``."""
+        self._damaged += 1
+        self._recent.forget(pack)
+        self.cache.forget(pack)
+        with self._lock:
+            self._sizes.pop(pack, None)
+
+    def want(self, ranges: Iterable[PackRange]) -> None:
+        """See ``PackSource.want``."""
+        for pack, granules in _by_pack(ranges):
+            if missing := self._missing(pack, granules):
+                self._in_flight.ask(pack, missing, demand=True)
+
+    def prefetch(self, ranges: Iterable[PackRange], token: object) -> None:
+        """See ``PackSource.prefetch``."""
+        for pack, granules in _by_pack(ranges):
+            if missing := self._missing(pack, granules):
+                self._in_flight.ask(pack, missing, demand=False, token=token)
+
+    def cancel(self, token: object) -> None:
+        """See ``PackSource.cancel``."""
+        self._in_flight.cancel(token)
+
+    def later(self, job: Callable[[], None]) -> None:
+        """See ``PackSource.later``."""
+
+        def work() -> None:
+            try:
+                job()
+            except (StorageError, NotFoundError, CorruptionError) as error:
+                log.debug("nothing is prefetched: %s", error)
+
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
+            self._planners.submit(work)
+
+    def close(self) -> None:
+        """Drops what waits, lets what runs finish for a few seconds; idempotent."""
+        self._in_flight.close()
+        self._planners.shutdown(wait=False, cancel_futures=True)
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _missing(self, pack: PackId, granules: list[int]) -> list[int]:
+        """Returns those of the granules, sorted, that are in no cache."""
+        absent = set(self.cache.missing(pack, granules[0], granules[-1]))
+        absent -= self._recent.pieces(pack, granules[0], granules[-1]).keys()
+        end = self._end(pack)
+        return [number for number in granules if number in absent and number < end]
+
+    def _end(self, pack: PackId) -> int:
+        """Returns the number behind the pack's last granule, or a large one."""
+        size = self._sizes.get(pack)
+        return 1 << 32 if size is None else -(-size // GRANULE_BYTES)
+
+    def _demand(self, pack: PackId, first: int, last: int, scan: bool) -> _Pieces:
+        """Waits for granules, and returns them by number."""
+        asked: list[int] = []
+        while True:
+            pieces: _Pieces = {**self.cache.granules(pack, first, last)}
+            pieces.update(self._recent.pieces(pack, first, last))
+            missing = [number for number in range(first, last + 1) if number not in pieces]
+            if not missing:
+                return pieces
+            asked = asked or (self._around(pack, missing) if scan else missing)
+            fetches = self._in_flight.ask(pack, sorted({*asked, *missing}), demand=True)
+            for number in missing:
+                for fetch in fetches:
+                    if fetch.first <= number < fetch.first + fetch.count:
+                        pieces[number] = fetch.granule(number)
+            if len(pieces) == last - first + 1:
+                return pieces
+
+    def _around(self, pack: PackId, missing: list[int]) -> list[int]:
+        """Returns the granules that a scan fetches together with those that it needs."""
+        first, last = missing[0], missing[-1]
+        with self._lock:
+            scan = self._scans.pop(pack, None) or _Scan()
+            self._scans[pack] = scan
+            if len(self._scans) > _SCANS:
+                self._scans.popitem(last=False)
+            misses, before = scan.misses, scan.last
+            # After the whole pack was brought, a miss means that it was evicted.
+            scan.misses = (misses + 1) % (len(_SCAN_GRANULES) + 1)
+            scan.last = first
+        if misses == 0:
+            # A pack of nodes is read from its end, one of files from its beginning.
+            begin, count = first - 1, _SCAN_GRANULES[0]
+        elif misses < len(_SCAN_GRANULES) or not self.cache.is_writable:
+            count = _SCAN_GRANULES[1]
+            begin = first if first >= before else last + 1 - count
+        else:
+            begin, count = first - first % RUN_GRANULES, RUN_GRANULES
+            self.later(partial(self._whole, pack))
+        begin = max(0, min(begin, first))
+        around = range(begin, max(begin + count, last + 1))
+        absent = {*missing, *self._missing(pack, list(around))}
+        return sorted(absent)
+
+    def _whole(self, pack: PackId) -> None:
+        """Prefetches a pack, all of it."""
+        size = self._sizes.get(pack)
+        if size is None:
+            size = self._objects.size(pack_key(pack))
+            self._note_size(pack, size)
+        self.prefetch([PackRange(pack, 0, size)], None)
+
+    def _note_size(self, pack: PackId, size: int) -> None:
+        with self._lock:
+            self._sizes[pack] = size
+            if len(self._sizes) > _SCANS:
+                self._sizes.popitem(last=False)
+
+    def _get(self, pack: PackId, start: int, length: int) -> bytes:
+        self._requests += 1
+        return self._objects.get(pack_key(pack), start, length)
+
+    def _arrived(self, fetch: Fetch, data: bytes) -> None:
+        self._fetched += len(data)
+        if not fetch.is_demanded:
+            self._prefetched += len(data)
+        start = fetch.first * GRANULE_BYTES
+        if data and len(data) < fetch.count * GRANULE_BYTES:
+            self._note_size(fetch.pack, start + len(data))
+        self._recent.add(fetch.pack, fetch.first, data)
+        self.cache.write(fetch.pack, start, data)
+
+
+def _join(pieces: Mapping[int, bytes | memoryview], start: int, length: int) -> bytes:
+    """Returns ``length`` bytes at ``start``; fewer if the granules end earlier."""
+    first = min(pieces)
+    at = start - first * GRANULE_BYTES
+    if len(pieces) == 1:
+        return bytes(memoryview(pieces[first])[at : at + length])
+    parts = [memoryview(pieces[number]) for number in sorted(pieces)]
+    rest = at + length - (len(parts) - 1) * GRANULE_BYTES
+    parts[0], parts[-1] = parts[0][at:], parts[-1][:rest]
+    return b"".join(parts)
+
+
+def _by_pack(ranges: Iterable[PackRange]) -> Iterable[tuple[PackId, list[int]]]:
+    """Returns the granules of ranges, sorted, for each pack."""
+    found: dict[PackId, set[int]] = {}
+    for pack, start, length in ranges:
+        if length > 0:
+            numbers = range(start // GRANULE_BYTES, (start + length - 1) // GRANULE_BYTES + 1)
+            found.setdefault(pack, set()).update(numbers)
+    return [(pack, sorted(numbers)) for pack, numbers in found.items()]

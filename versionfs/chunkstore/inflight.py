@@ -1,0 +1,219 @@
+"""Requests for granules of packs: each granule once at a time, what is waited for first."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Final
+
+from versionfs.chunkstore.diskcache import GRANULE_BYTES
+from versionfs.errors import StorageError, StorageTransientError
+from versionfs.types import PackId
+
+log = logging.getLogger(__name__)
+
+RUN_GRANULES: Final = 64
+"""One request is for 4 MiB at most: enough for its latency not to count, few enough to run many."""
+_GAP_GRANULES: Final = 2
+"""Up to 128 KiB that nobody wants are fetched rather than sending another request."""
+_IN_FLIGHT_BYTES: Final = 64 * 1024 * 1024
+_CLOSE_SECONDS: Final = 5.0
+
+
+class Fetch:
+    """One request: ``count`` granules of a pack from ``first`` on."""
+
+    __slots__ = ("_future", "count", "first", "is_demanded", "is_started", "pack", "token")
+
+    def __init__(
+        self, pack: PackId, first: int, count: int, *, is_demanded: bool, token: object
+    ) -> None:
+        self.pack = pack
+        self.first = first
+        self.count = count
+        self.token = token
+        self.is_demanded = is_demanded
+        self.is_started = False
+        self._future: Future[bytes] = Future()
+
+    def granule(self, number: int) -> memoryview:
+        """Waits, and returns a granule; it is short, or empty, where the pack ends."""
+        try:
+            data = self._future.result()
+        except CancelledError as error:
+            raise StorageTransientError("the store was closed meanwhile") from error
+        at = (number - self.first) * GRANULE_BYTES
+        return memoryview(data)[at : at + GRANULE_BYTES]
+
+    def run(self, get: Callable[[PackId, int, int], bytes]) -> bytes | None:
+        """Sends the request and tells those who wait; None if it failed."""
+        try:
+            data = get(self.pack, self.first * GRANULE_BYTES, self.count * GRANULE_BYTES)
+        except BaseException as error:  # noqa: BLE001  (goes to whoever waits)
+            self._future.set_exception(error)
+            if not self.is_demanded:
+                log.debug("a prefetch failed: %s", error)
+            return None
+        self._future.set_result(data)
+        return data
+
+    @property
+    def store_failed(self) -> bool:
+        """Whether the store, rather than this one object, is in trouble."""
+        return isinstance(self._future.exception(), StorageError)
+
+    def drop(self) -> None:
+        """Ends a request that was never sent."""
+        self._future.cancel()
+
+
+class InFlight:
+    """The requests that wait or run, in threads of its own. Thread-safe.
+
+    ``connections`` run at once at most, and 64 MiB; a part of the connections is kept for what
+    somebody waits for. ``get`` sends a request. ``arrived`` gets its bytes while the granules still
+    count as under way; ``is_here`` tells of a granule whether it arrived just now, so that nobody
+    fetches it again who looked for it too early.
+    """
+
+    def __init__(
+        self,
+        get: Callable[[PackId, int, int], bytes],
+        arrived: Callable[[Fetch, bytes], None],
+        is_here: Callable[[PackId, int], bool],
+        connections: int,
+    ) -> None:
+        self._get = get
+        self._arrived = arrived
+        self._is_here = is_here
+        self._connections = connections
+        self._background = max(1, connections - max(1, connections // 8))
+        self._by_granule: dict[tuple[bytes, int], Fetch] = {}
+        self._demanded: deque[Fetch] = deque()
+        self._prefetched: deque[Fetch] = deque()
+        self._running = self._running_bytes = 0
+        self._closed = False
+        self._idle = threading.Condition()
+        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="fetch")
+
+    def ask(
+        self, pack: PackId, granules: Sequence[int], *, demand: bool, token: object = None
+    ) -> list[Fetch]:
+        """Returns the requests that bring these granules: those under way, new ones for the rest.
+
+        ``granules`` are sorted; those that arrived just now are left out. Neighbours share a
+        request. With ``demand`` they go before all prefetches.
+
+        Raises:
+            StorageTransientError: it is closed.
+        """
+        found: dict[int, Fetch] = {}
+        with self._idle:
+            if self._closed:
+                raise StorageTransientError("the store is closed")
+            rest = []
+            for number in granules:
+                fetch = self._by_granule.get((pack, number))
+                if fetch is None:
+                    if not self._is_here(pack, number):
+                        rest.append(number)
+                elif id(fetch) not in found:
+                    found[id(fetch)] = fetch
+                    if demand and not fetch.is_demanded:
+                        self._promote(fetch)
+            queue = self._demanded if demand else self._prefetched
+            for first, count in self._runs(pack, rest):
+                fetch = Fetch(pack, first, count, is_demanded=demand, token=token)
+                found[id(fetch)] = fetch
+                for number in range(first, first + count):
+                    self._by_granule[pack, number] = fetch
+                queue.append(fetch)
+            self._pump()
+        return list(found.values())
+
+    def cancel(self, token: object) -> None:
+        """Drops the prefetches of this token that have not begun and nobody waits for."""
+        with self._idle:
+            self._drop([fetch for fetch in self._prefetched if fetch.token is token])
+
+    def close(self) -> None:
+        """Drops what has not begun and waits, a few seconds, for what has; idempotent."""
+        with self._idle:
+            self._closed = True
+            self._drop([*self._demanded, *self._prefetched])
+            self._idle.wait_for(lambda: not self._running, _CLOSE_SECONDS)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # -- under the lock --------------------------------------------------------------------------
+
+    def _runs(self, pack: PackId, granules: Iterable[int]) -> list[tuple[int, int]]:
+        """Returns (first, count) of the requests to send for granules that are not under way."""
+        runs: list[tuple[int, int]] = []
+        for number in granules:
+            if runs:
+                first, count = runs[-1]
+                gap = range(first + count, number)
+                if (
+                    len(gap) <= _GAP_GRANULES
+                    and number < first + RUN_GRANULES
+                    and all((pack, between) not in self._by_granule for between in gap)
+                ):
+                    runs[-1] = (first, number + 1 - first)
+                    continue
+            runs.append((number, 1))
+        return runs
+
+    def _promote(self, fetch: Fetch) -> None:
+        fetch.is_demanded = True
+        if not fetch.is_started:
+            self._prefetched.remove(fetch)
+            self._demanded.append(fetch)
+
+    def _drop(self, fetches: Iterable[Fetch]) -> None:
+        for fetch in fetches:
+            (self._demanded if fetch.is_demanded else self._prefetched).remove(fetch)
+            self._done(fetch)
+            fetch.drop()
+
+    def _done(self, fetch: Fetch) -> None:
+        for number in range(fetch.first, fetch.first + fetch.count):
+            self._by_granule.pop((fetch.pack, number), None)
+
+    def _pump(self) -> None:
+        while self._running < self._connections:
+            if self._demanded:
+                queue = self._demanded
+            elif self._prefetched and self._running < self._background:
+                queue = self._prefetched
+            else:
+                return
+            size = queue[0].count * GRANULE_BYTES
+            if self._running and self._running_bytes + size > _IN_FLIGHT_BYTES:
+                return
+            fetch = queue.popleft()
+            fetch.is_started = True
+            self._running += 1
+            self._running_bytes += size
+            self._threads.submit(self._run, fetch)
+
+    def _run(self, fetch: Fetch) -> None:
+        """Sends one request. Runs in a worker thread."""
+        data = None
+        try:
+            data = fetch.run(self._get)
+            if data is not None:
+                self._arrived(fetch, data)
+        finally:
+            with self._idle:
+                self._done(fetch)
+                self._running -= 1
+                self._running_bytes -= fetch.count * GRANULE_BYTES
+                if data is None and fetch.store_failed:
+                    # The others would each wait for the store until their time is up.
+                    self._drop(list(self._prefetched))
+                if not self._closed:
+                    self._pump()
+                self._idle.notify_all()

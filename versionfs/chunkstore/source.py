@@ -1,0 +1,96 @@
+"""Where a pack reader gets bytes of packs from: the store itself, or a cache before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from versionfs.objectstore import ObjectStore
+from versionfs.pack import pack_key
+from versionfs.types import PackId
+
+
+class PackRange(NamedTuple):
+    """``length`` bytes at ``start`` of a pack."""
+
+    pack: PackId
+    start: int
+    length: int
+
+
+class PackSource(Protocol):
+    """Bytes of packs, not verified. Thread-safe."""
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether bytes may come from a cache: then what is damaged can be fetched again."""
+
+    def read(self, pack: PackId, start: int, length: int, scan: bool = False) -> bytes:
+        """Returns the bytes ``[start, start + length)`` of a pack; fewer if that ends earlier.
+
+        ``scan`` says that what lies around will likely be read soon, as in a walk.
+
+        Raises:
+            NotFoundError: there is no such pack.
+            WouldBlock: the bytes are in no cache, and this thread may not wait for a server.
+            StorageError: the store failed.
+        """
+        ...
+
+    def forget(self, pack: PackId) -> None:
+        """Drops what caches hold of a pack, because it is damaged."""
+
+    def want(self, ranges: Iterable[PackRange]) -> None:
+        """Begins to fetch what will be read at once, in parallel; does not wait for it."""
+
+    def prefetch(self, ranges: Iterable[PackRange], token: object) -> None:
+        """Fetches in the background, after all that somebody waits for; does not wait for it.
+
+        ``token`` is any object, for :meth:`cancel`. Errors are left to whoever reads.
+        """
+
+    def cancel(self, token: object) -> None:
+        """Drops what was to be prefetched with this token and has not begun."""
+
+    def later(self, job: Callable[[], None]) -> None:
+        """Runs a job that may read in another thread; its errors are left to whoever reads."""
+
+    def close(self) -> None:
+        """Ends what is being fetched; idempotent."""
+
+
+class DirectSource:
+    """Reads from the store each time: for local stores, where a read is a system call."""
+
+    is_cached = False
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def read(
+        self,
+        pack: PackId,
+        start: int,
+        length: int,
+        scan: bool = False,  # noqa: ARG002
+    ) -> bytes:
+        """See ``PackSource.read``."""
+        return self._objects.get(pack_key(pack), start, length)
+
+    def forget(self, pack: PackId) -> None:
+        """See ``PackSource.forget``: nothing is held."""
+
+    def want(self, ranges: Iterable[PackRange]) -> None:
+        """See ``PackSource.want``: nothing is held."""
+
+    def prefetch(self, ranges: Iterable[PackRange], token: object) -> None:
+        """See ``PackSource.prefetch``: nothing is held."""
+
+    def cancel(self, token: object) -> None:
+        """See ``PackSource.cancel``."""
+
+    def later(self, job: Callable[[], None]) -> None:
+        """See ``PackSource.later``: there is nothing to do ahead."""
+
+    def close(self) -> None:
+        """See ``PackSource.close``: nothing is held."""
