@@ -18,7 +18,7 @@ from versionfs.errors import (
     VersionFSError,
 )
 from versionfs.repo import Store
-from versionfs.types import NO_ID, Entry, Kind, Xattrs
+from versionfs.types import Entry, Kind, Xattrs
 
 log = logging.getLogger(__name__)
 
@@ -147,12 +147,10 @@ class _Exporter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
         try:
-            for offset, extent in self._store.contents.open(entry).extents():
-                if extent.chunk == NO_ID:
+            for offset, extent, data in self._store.contents.open(entry).pieces():
+                if data is None:
                     self.bytes += extent.length
                     continue
-                data = self._store.contents.extent_data(extent)
-                assert data is not None
                 written = 0
                 while written < len(data):
                     written += os.pwrite(descriptor, data[written:], offset + written)

@@ -5,22 +5,30 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice, takewhile
 from typing import Final
 
-from versionfs.chunkstore import MetadataReader, PackReader
+from versionfs.chunkstore import MetadataReader, PackRange, PackReader
 from versionfs.errors import CorruptionError
+from versionfs.objectstore import WouldBlock, may_block
 from versionfs.tree.manifest import ManifestChild, ManifestNode, read_manifest_node
+from versionfs.tree.readahead import Readahead
 from versionfs.types import NO_ID, Entry, Extent, Kind, NodeRef
 
 _NODE_CACHE: Final = 256
 """Decoded manifest nodes kept: of about 30 KiB each at most, so under 8 MiB."""
+
+_BATCH: Final = 64
+"""Extents that one read fetches at a time: some 16 MiB."""
 
 
 class Contents:
     """Opens files for reading. Thread-safe."""
 
     def __init__(self, objects: MetadataReader, packs: PackReader) -> None:
+        self.source = packs.source
         self._objects = objects
         self._packs = packs
         self._nodes: OrderedDict[bytes, ManifestNode] = OrderedDict()
@@ -50,6 +58,10 @@ class Contents:
                 self._nodes.popitem(last=False)
         return node
 
+    def want(self, extents: Iterable[Extent]) -> None:
+        """Begins to fetch the bytes of extents, in parallel; does not wait for them."""
+        self._packs.want(e.location for e in extents if e.location is not None)
+
     def extent_data(self, extent: Extent, *, scan: bool = False) -> memoryview | None:
         """Returns an extent's bytes, verified, or None for a hole.
 
@@ -69,33 +81,48 @@ class Contents:
 
 
 class FileContent:
-    """The bytes of one file. Any number of threads may read at once."""
+    """The bytes of one file. Any number of threads may read at once.
 
-    __slots__ = ("_contents", "_entry", "_leaf", "size")
+    From a store behind a network, what a read needs is fetched in parallel, and large files are
+    read ahead of a sequential reader.
+    """
+
+    __slots__ = ("_ahead", "_contents", "_entry", "_extents", "size")
 
     def __init__(self, contents: Contents, entry: Entry) -> None:
         self._contents = contents
         self._entry = entry
-        self._leaf: tuple[int, int, ManifestNode] | None = None
+        self._extents = _Extents(contents, entry)
+        self._ahead: Readahead | None = None
         self.size = entry.size
+        if entry.kind == Kind.LARGE and contents.source.is_cached:
+            self._ahead = Readahead(contents.source, entry.size, partial(_ranges, contents, entry))
 
     def read(self, offset: int, size: int) -> bytes:
         """Returns up to ``size`` bytes at ``offset``: fewer only at the end of the file.
 
         Raises:
             CorruptionError: the stored bytes are damaged; it names the pack.
+            WouldBlock: they must be fetched, and this thread may not block; its fetch returns them.
         """
         end = min(offset + size, self.size)
         if offset < 0 or offset >= end:
             return b""
+        scan = self._entry.kind == Kind.FILE
+        extents = self.extents(offset)
         parts: list[bytes | memoryview] = []
-        for start, extent in self.extents(offset):
-            low = max(offset - start, 0)
-            high = min(end - start, extent.length)
-            data = self._contents.extent_data(extent, scan=self._entry.kind == Kind.FILE)
-            parts.append(bytes(high - low) if data is None else data[low:high])
-            if start + extent.length >= end:
-                break
+        try:
+            if self._ahead is not None:
+                extents = self._fetched(self._ahead, extents, offset, end)
+            for start, extent in extents:
+                low = max(offset - start, 0)
+                high = min(end - start, extent.length)
+                data = self._contents.extent_data(extent, scan=scan)
+                parts.append(bytes(high - low) if data is None else data[low:high])
+                if start + extent.length >= end:
+                    break
+        except WouldBlock as absent:
+            raise WouldBlock(partial(self.read, offset, size)) from absent
         if len(parts) == 1:
             return bytes(parts[0])
         result = b"".join(parts)
@@ -103,11 +130,56 @@ class FileContent:
             raise CorruptionError(f"the manifest of a file of {self.size} bytes is too short")
         return result
 
-    def close(self) -> None:
-        """Says that no more is read for now; it may be read again, and closed again."""
+    def pieces(self) -> Iterator[tuple[int, Extent, memoryview | None]]:
+        """Yields the whole file: offset, extent and its bytes, which are None for a hole.
+
+        Raises:
+            CorruptionError: the stored bytes are damaged; it names the pack.
+        """
+        scan = self._entry.kind == Kind.FILE
+        extents = self.extents()
+        if self._ahead is not None:
+            extents = self._fetched(self._ahead, extents, 0, self.size)
+        try:
+            for offset, extent in extents:
+                yield offset, extent, self._contents.extent_data(extent, scan=scan)
+        finally:
+            self.close()
 
     def extents(self, offset: int = 0) -> Iterator[tuple[int, Extent]]:
         """Yields the extents from the one that holds ``offset`` on, each with its own offset."""
+        return self._extents.since(offset)
+
+    def close(self) -> None:
+        """Ends what is read ahead. The file may be read again, and closed again."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def _fetched(
+        self, ahead: Readahead, extents: Iterator[tuple[int, Extent]], offset: int, end: int
+    ) -> Iterator[tuple[int, Extent]]:
+        """Yields the extents before ``end``, whose bytes are on their way by then."""
+        needed = takewhile(lambda item: item[0] < end, extents)
+        while batch := list(islice(needed, _BATCH)):
+            if may_block():
+                self._contents.want(extent for _, extent in batch)
+            last, extent = batch[-1]
+            ahead.note(max(offset, batch[0][0]), min(last + extent.length, end))
+            yield from batch
+
+
+class _Extents:
+    """A file's extents; remembers the leaf of its manifest that was read last."""
+
+    __slots__ = ("_contents", "_entry", "_leaf")
+
+    def __init__(self, contents: Contents, entry: Entry) -> None:
+        self._contents = contents
+        self._entry = entry
+        self._leaf: tuple[int, int, ManifestNode] | None = None
+
+    def since(self, offset: int) -> Iterator[tuple[int, Extent]]:
+        """See ``FileContent.extents``."""
         entry = self._entry
         if entry.kind == Kind.FILE:
             if entry.size:
@@ -118,7 +190,7 @@ class FileContent:
             begin, end, node = leaf
             yield from _leaf_extents(node, begin, offset)
             offset = end
-        if offset < self.size:
+        if offset < entry.size:
             yield from self._below(entry.node, 0, offset)
 
     def _below(self, ref: NodeRef, begin: int, offset: int) -> Iterator[tuple[int, Extent]]:
@@ -132,6 +204,16 @@ class FileContent:
             child = node.items[index]
             assert isinstance(child, ManifestChild)
             yield from self._below(child.ref, begin + node.ends[index] - child.length, offset)
+
+
+def _ranges(contents: Contents, entry: Entry, start: int, end: int) -> Iterator[PackRange]:
+    """Yields where the bytes ``[start, end)`` of a file lie."""
+    for offset, extent in _Extents(contents, entry).since(start):
+        if offset >= end:
+            return
+        where = extent.location
+        if where is not None:
+            yield PackRange(where.pack, where.block_offset, where.stored_length)
 
 
 def _leaf_extents(node: ManifestNode, begin: int, offset: int) -> Iterator[tuple[int, Extent]]:
