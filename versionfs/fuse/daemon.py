@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -23,14 +23,14 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
-from versionfs import errors
-from versionfs.config import Settings
 from versionfs.errors import MountError, VersionFSError
-from versionfs.fuse import control, registry, spin
+from versionfs.fuse import answering, control, registry, spin
 from versionfs.fuse.mountpoint import FILE_SYSTEM, set_read_ahead
-from versionfs.fuse.operations import Operations
+from versionfs.fuse.operations import TASKS, Operations
 from versionfs.fuse.refresher import Refresher
-from versionfs.repo import Spec, Store, parse_spec
+from versionfs.fuse.request import MountRequest, encode_error
+from versionfs.objectstore import never_blocking
+from versionfs.repo import Store
 from versionfs.vfs import FileSystem, Owner
 
 log = logging.getLogger(__name__)
@@ -41,65 +41,6 @@ READ_AHEAD_KIB: Final = 1024
 _LOG_BYTES: Final = 4 * 1024 * 1024
 _STOP_SECONDS: Final = 0.05
 """Leaves time for the answer to the one who asked to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class MountRequest:
-    """What to mount where."""
-
-    settings: Settings
-    mountpoint: Path
-    spec: Spec | None
-    allow_other: bool
-
-    def encode(self) -> bytes:
-        """Returns the request as a daemon reads it."""
-        settings = {
-            name: os.fspath(value) if isinstance(value, Path) else value
-            for name, value in asdict(self.settings).items()
-        }
-        value = {
-            "settings": settings,
-            "mountpoint": os.fspath(self.mountpoint),
-            "spec": None if self.spec is None else str(self.spec),
-            "allow_other": self.allow_other,
-        }
-        return json.dumps(value).encode("ascii")
-
-    @classmethod
-    def decode(cls, data: bytes) -> MountRequest:
-        """Returns the request that was encoded."""
-        value: dict[str, Any] = json.loads(data)
-        settings: dict[str, Any] = value["settings"]
-        for field in fields(Settings):
-            if "Path" in str(field.type) and settings[field.name] is not None:
-                settings[field.name] = Path(settings[field.name])
-        return cls(
-            Settings(**settings),
-            Path(value["mountpoint"]),
-            None if value["spec"] is None else parse_spec(value["spec"]),
-            bool(value["allow_other"]),
-        )
-
-
-def encode_error(error: BaseException) -> dict[str, Any]:
-    """Returns an error as the daemon tells it."""
-    if isinstance(error, VersionFSError):
-        kind = type(error).__name__
-        return {"ok": False, "kind": kind, "message": error.message, "hint": error.hint}
-    text = f"the mount failed unexpectedly: {type(error).__name__}: {error}"
-    return {"ok": False, "kind": "MountError", "message": text, "hint": None}
-
-
-def decode_error(value: Mapping[str, Any]) -> VersionFSError:
-    """Returns the error that a daemon told of."""
-    kind = getattr(errors, str(value.get("kind")), MountError)
-    if not (isinstance(kind, type) and issubclass(kind, VersionFSError)):
-        kind = MountError
-    try:
-        return kind(str(value["message"]), hint=value.get("hint"))
-    except TypeError:
-        return MountError(str(value["message"]), hint=value.get("hint"))
 
 
 def serve(request: MountRequest, ready: Callable[[], None]) -> None:
@@ -113,14 +54,16 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
         filesystem = FileSystem(store, request.spec, owner)
         files = registry.files_of(request.settings, request.mountpoint)
         files.record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        listener = control.listen(files.socket)
+        listener = answering.listen(files.socket)
         spin.enable()
+        operations = Operations(filesystem)
         try:
-            _mount(request, filesystem)
+            _mount(request, operations)
             try:
                 record = _record(request, store)
                 registry.write(request.settings, record)
-                trio.run(_serve, request, filesystem, listener, ready)
+                with never_blocking():
+                    trio.run(_serve, request, store, filesystem, operations, listener, ready)
             finally:
                 # A no-op if somebody else has unmounted it already.
                 pyfuse3.close(unmount=True)
@@ -131,7 +74,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
                 registry.remove(request.settings, request.mountpoint)
 
 
-def _mount(request: MountRequest, filesystem: FileSystem) -> None:
+def _mount(request: MountRequest, operations: Operations) -> None:
     # Shown by `df` and `mount`; a path may have any character, so it is left out.
     shown = "" if request.spec is None else str(replace(request.spec, path=b""))
     options = {
@@ -143,7 +86,7 @@ def _mount(request: MountRequest, filesystem: FileSystem) -> None:
     if request.allow_other:
         options.add("allow_other")
     try:
-        pyfuse3.init(Operations(filesystem), os.fspath(request.mountpoint), options)
+        pyfuse3.init(operations, os.fspath(request.mountpoint), options)
     except RuntimeError as error:
         raise MountError(
             f"cannot mount on {request.mountpoint}", hint="`versionfs doctor` says what is missing"
@@ -165,11 +108,14 @@ def _record(request: MountRequest, store: Store) -> registry.MountRecord:
 
 async def _serve(
     request: MountRequest,
+    store: Store,
     filesystem: FileSystem,
+    operations: Operations,
     listener: socket.socket,
     ready: Callable[[], None],
 ) -> None:
-    refresher = Refresher(filesystem)
+    every_seconds = None if store.objects.is_local else request.settings.refresh_seconds
+    refresher = Refresher(filesystem, every_seconds=every_seconds)
 
     async def answer(message: control.Request) -> control.Reply:
         match message.get("op"):
@@ -182,7 +128,7 @@ async def _serve(
             case "statistics":
                 return {"statistics": asdict(filesystem.statistics())}
             case "stop":
-                nursery.start_soon(_stop_soon)
+                nursery.start_soon(_stop_soon, operations)
                 return {}
         raise ValueError("unknown op")
 
@@ -190,26 +136,31 @@ async def _serve(
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 log.info("ending the mount on signal %s", signal.Signals(number).name)
-                pyfuse3.terminate()
+                _stop(operations)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stop_on_signal)
-        nursery.start_soon(control.serve, listener, answer)
+        nursery.start_soon(answering.serve, listener, answer)
         nursery.start_soon(refresher.poll)
         nursery.start_soon(_in_thread, partial(set_read_ahead, request.mountpoint, READ_AHEAD_KIB))
         nursery.start_soon(_in_thread, ready)
         log.info("serving %s at %s", request.spec or "the store", request.mountpoint)
-        await pyfuse3.main()
+        await pyfuse3.main(max_tasks=TASKS)
         nursery.cancel_scope.cancel()
     log.info("the mount %s has ended", request.mountpoint)
 
 
 async def _in_thread(work: Callable[[], object]) -> None:
-    await trio.to_thread.run_sync(work)
+    await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
-async def _stop_soon() -> None:
+async def _stop_soon(operations: Operations) -> None:
     await trio.sleep(_STOP_SECONDS)
+    _stop(operations)
+
+
+def _stop(operations: Operations) -> None:
+    operations.end()
     pyfuse3.terminate()
 
 

@@ -16,7 +16,6 @@ import versionfs
 from versionfs.config import Settings
 from versionfs.errors import MountError
 from versionfs.fuse import control, registry
-from versionfs.fuse.daemon import MountRequest, decode_error, log_to, serve
 from versionfs.fuse.mountpoint import (
     FILE_SYSTEM,
     Health,
@@ -29,6 +28,7 @@ from versionfs.fuse.mountpoint import (
     prepare,
 )
 from versionfs.fuse.registry import MountInfo, MountRecord
+from versionfs.fuse.request import MountRequest, decode_error
 from versionfs.repo import Spec
 
 _START_SECONDS: Final = 60.0
@@ -59,6 +59,9 @@ def mount(
     registry.remove(settings, mountpoint)
     request = MountRequest(settings, mountpoint, spec, allow_other)
     if foreground:
+        # Only here and in the daemon: it takes pyfuse3 and trio.
+        from versionfs.fuse.daemon import log_to, serve
+
         log_to(registry.files_of(settings, mountpoint).log)
         serve(request, lambda: None)
         return
@@ -84,7 +87,9 @@ def _start_daemon(request: MountRequest) -> None:
         )
     assert daemon.stdin is not None
     assert daemon.stdout is not None
-    timer = threading.Timer(_START_SECONDS, daemon.kill)
+    # A store that does not answer is given up after its time-out, which may come a few times.
+    seconds = _START_SECONDS + 3 * request.settings.timeout_seconds
+    timer = threading.Timer(seconds, daemon.kill)
     timer.daemon = True
     timer.start()
     with daemon.stdin, daemon.stdout:
@@ -191,10 +196,11 @@ def mounts(settings: Settings) -> list[MountInfo]:
     return found
 
 
-def notify_moved(settings: Settings, store_id: str, repository: str) -> None:
+def notify_moved(settings: Settings, store_id: str, repository: str | None) -> None:
     """Lets every live mount of a store show a ref that moved, before this returns.
 
-    Waits five seconds at most; a mount that took longer finds out by itself.
+    ``repository`` is where, None for any. Waits five seconds at most; a mount that took longer
+    finds out by itself.
     """
     deadline = time.monotonic() + _NOTIFY_SECONDS
     for record in registry.records(settings):

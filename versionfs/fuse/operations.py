@@ -12,13 +12,14 @@ import errno
 import functools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
-from versionfs.errors import VersionFSError
+from versionfs.errors import StorageTransientError, VersionFSError
+from versionfs.objectstore import WouldBlock
 from versionfs.vfs import NAME_MAX, Attributes, FileSystem, errno_of, is_expected
 
 if TYPE_CHECKING:
@@ -32,11 +33,20 @@ _Handler = Callable[Concatenate["Operations", _Arguments], Coroutine[Any, Any, _
 
 _BLOCK_BYTES = 4096
 
+TASKS: Final = 256
+"""Requests served at a time. So many may wait for a store before others do."""
+
+_ROUNDS: Final = 64
+"""How often a request is tried that finds, each time, one more thing that must be fetched."""
+
 
 def _handler(
     kind: str,
 ) -> Callable[[_Handler[_Arguments, _Result]], _Handler[_Arguments, _Result]]:
-    """Counts a request, and turns whatever goes wrong in it into an errno."""
+    """Counts a request, and turns whatever goes wrong in it into an errno.
+
+    What must be fetched first is fetched in another thread, and the handler called again.
+    """
 
     def decorate(method: _Handler[_Arguments, _Result]) -> _Handler[_Arguments, _Result]:
         @functools.wraps(method)
@@ -45,7 +55,11 @@ def _handler(
         ) -> _Result:
             self.requests[kind] += 1
             try:
-                return await method(self, *args, **kwargs)
+                try:
+                    return await method(self, *args, **kwargs)
+                except WouldBlock as wait:
+                    fetch = wait.fetch
+                return await self._fetched(fetch, functools.partial(method, self, *args, **kwargs))
             except FUSEError:
                 raise
             except Exception as error:
@@ -79,6 +93,39 @@ class Operations(pyfuse3.Operations):
         self.requests = filesystem.requests
         # Used again for each answer: pyfuse3 copies it before another task can run.
         self._entry = EntryAttributes()
+        self._limiter = trio.CapacityLimiter(TASKS)
+        self._waits: set[trio.CancelScope] = set()
+
+    def end(self) -> None:
+        """Fails the requests that wait for the store: the mount ends."""
+        for scope in list(self._waits):
+            scope.cancel()
+
+    async def _wait(self, work: Callable[[], _Result]) -> _Result:
+        """Does work that may block in another thread; other requests are served meanwhile."""
+        with trio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                return await trio.to_thread.run_sync(
+                    work, abandon_on_cancel=True, limiter=self._limiter
+                )
+            finally:
+                self._waits.discard(scope)
+        raise FUSEError(errno.EIO)
+
+    async def _fetched(
+        self, fetch: Callable[[], object], again: Callable[[], Coroutine[Any, Any, _Result]]
+    ) -> _Result:
+        """Calls a handler again when what it needs was fetched, as often as it needs more."""
+        for _ in range(_ROUNDS):
+            await self._wait(fetch)
+            try:
+                return await again()
+            except WouldBlock as wait:
+                fetch = wait.fetch
+        raise StorageTransientError(
+            "the caches lose what is fetched before it is used", hint="raise --cache-size"
+        )
 
     def _filled(self, attributes: Attributes, timeout: float) -> EntryAttributes:
         entry = self._entry
@@ -96,7 +143,7 @@ class Operations(pyfuse3.Operations):
     async def _prepare(self, number: int, name: bytes | None) -> None:
         work = self._fs.preparation(number, name)
         if work is not None:
-            await trio.to_thread.run_sync(work)
+            await self._wait(work)
 
     @_handler("lookup")
     async def lookup(
@@ -140,15 +187,27 @@ class Operations(pyfuse3.Operations):
 
     @_handler("read")
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        """Answers bytes of a file; blocks are decoded here, since a thread costs more."""
-        return self._fs.read(fh, off, size)
+        """Answers bytes of a file; blocks are decoded here, since a thread costs more.
+
+        What is in no cache is fetched, decoded and verified in another thread.
+        """
+        content = self._fs.content(fh)
+        try:
+            return content.read(off, size)
+        except WouldBlock:
+            pass
+        return await self._wait(functools.partial(content.read, off, size))
 
     async def flush(self, fh: int) -> None:
         """Answers ENOSYS: the kernel does not ask again."""
         raise FUSEError(errno.ENOSYS)
 
     async def release(self, fh: int) -> None:
-        """Does nothing: a handle is an inode number."""
+        """Closes a file."""
+        try:
+            self._fs.release(fh)
+        except Exception as error:  # noqa: BLE001  (pyfuse3 would end the mount)
+            report("release", (fh,), error)
 
     @_handler("opendir")
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
@@ -160,6 +219,7 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         """Answers entries of a directory with their attributes, as many as fit."""
         items, timeout = self._fs.readdir(fh, start_id)
+        offset = start_id
         reply = pyfuse3.readdir_reply
         entry = self._entry
         entry.entry_timeout = entry.attr_timeout = timeout
@@ -176,6 +236,10 @@ class Operations(pyfuse3.Operations):
                 entry.st_gid = gid
                 if not reply(token, name, entry, offset):
                     break
+        except Exception:
+            # Entries that the kernel has got cannot be taken back: it asks again for those behind.
+            if offset == start_id:
+                raise
         finally:
             items.close()
 
@@ -186,7 +250,7 @@ class Operations(pyfuse3.Operations):
     @_handler("statfs")
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         """Answers the space of the store's disk, and the number of files."""
-        space = await trio.to_thread.run_sync(self._fs.space())
+        space = await self._wait(self._fs.space())
         data = StatvfsData()
         data.f_bsize = data.f_frsize = space.block_bytes
         data.f_blocks = space.blocks

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import errno
 import logging
+import random
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import pyfuse3
 import trio
 
+from versionfs.errors import StorageTransientError
 from versionfs.vfs import FileSystem, Invalidation
 
 log = logging.getLogger(__name__)
 
+_Result = TypeVar("_Result")
+
 POLL_SECONDS: Final = 1.0
-"""How long a move by a writer that did not tell us (another home or machine) may stay unseen."""
+"""How long a move by a writer that did not tell us (another home) may stay unseen in a local store.
+"""
+
+_JITTER: Final = 0.2
+"""Polls of many machines must not fall into step."""
 
 _IDLE_SHARE: Final = 20
 """A poll that takes long (many refs, a slow disk) is followed by a pause this many times longer."""
@@ -47,14 +55,21 @@ class Refresher:
         self,
         filesystem: FileSystem,
         drop: Callable[[list[Invalidation]], None] = invalidate,
+        *,
+        every_seconds: float | None = None,
     ) -> None:
+        """``every_seconds`` is how often a store behind a network is polled; None: it is local."""
         self._fs = filesystem
         self._drop = drop
+        self._every_seconds = every_seconds
+        self._told = ""
         self._lock = trio.Lock()
         self._failed: set[str | None] = set()
 
-    async def refresh(self, repository: str | None = None) -> None:
+    async def refresh(self, repository: str | None = None, *, look: bool = True) -> None:
         """Brings the mount in line with the refs; the kernel has dropped the old on return.
+
+        Without ``look``, what the last poll found is taken for what is so now.
 
         Raises:
             VersionFSError: the store cannot be read; what was not refreshed stays as it was, and
@@ -62,11 +77,13 @@ class Refresher:
         """
         async with self._lock:
             self._failed.add(repository)
-            work = self._fs.refresh(repository)
-            await trio.to_thread.run_sync(work.locate)
-            for batch in work.steps():
-                if batch:
-                    await trio.to_thread.run_sync(self._drop, batch)
+            work = self._fs.refresh(repository, look=look)
+            await _in_thread(work.locate)
+            for step in work.steps():
+                if callable(step):
+                    await _in_thread(step)
+                elif step:
+                    await trio.to_thread.run_sync(self._drop, step)
             self._failed.discard(repository)
 
     async def poll(self) -> None:
@@ -74,10 +91,29 @@ class Refresher:
         while True:
             begun = trio.current_time()
             try:
-                moved = await trio.to_thread.run_sync(self._fs.moved)
+                moved = await _in_thread(self._fs.moved)
                 for repository in {*moved, *self._failed}:
-                    await self.refresh(repository)
+                    await self.refresh(repository, look=False)
+                self._told = ""
             except Exception as error:  # noqa: BLE001  (polling goes on)
-                log.warning("cannot look for new commits: %s", error)
+                self._tell(error)
             spent = trio.current_time() - begun
-            await trio.sleep(max(POLL_SECONDS, _IDLE_SHARE * spent))
+            if self._every_seconds is None:
+                await trio.sleep(max(POLL_SECONDS, _IDLE_SHARE * spent))
+            else:
+                jitter = random.uniform(1 - _JITTER, 1 + _JITTER)
+                await trio.sleep(self._every_seconds * jitter)
+
+    def _tell(self, error: Exception) -> None:
+        """Logs that a poll failed, once for as long as it goes on failing."""
+        text = str(error)
+        # That a server cannot be reached is told where it is asked.
+        if text != self._told and not (
+            self._every_seconds is not None and isinstance(error, StorageTransientError)
+        ):
+            log.warning("cannot look for new commits: %s", text)
+        self._told = text
+
+
+async def _in_thread(work: Callable[[], _Result]) -> _Result:
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)

@@ -103,7 +103,13 @@ class Directories:
                 self.leaves.use(leaf_number)
                 break
             other_leaf, other_index = split_place(held)
-            other = self.trees.leaf(self.leaves.ref(other_leaf))
+            try:
+                other = self.trees.leaf(self.leaves.ref(other_leaf))
+            except BaseException:
+                # The lookup that ``intern`` counted is not one, or is counted when it is tried
+                # again.
+                self.inodes.forget(number, 1)
+                raise
             if same_file(leaf, index, other, other_index):
                 break
             # Two files with one hash: this one gets the next number that is free or its own.

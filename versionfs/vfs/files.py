@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final
 
 from versionfs.tree import Contents, FileContent
@@ -22,6 +22,26 @@ class Files:
         self._directories = directories
         self._contents = contents
         self._open: OrderedDict[int, FileContent] = OrderedDict()
+        self._opens: Counter[int] = Counter()
+
+    def open(self, number: int) -> None:
+        """Counts one more that has a file open.
+
+        Raises:
+            FileSystemError: ENOENT: the number is not known; EINVAL: it is a symlink.
+        """
+        self.content(number)
+        self._opens[number] += 1
+
+    def release(self, number: int) -> None:
+        """Counts one less; after the last one, nothing is read ahead any more."""
+        self._opens[number] -= 1
+        if self._opens[number] > 0:
+            return
+        del self._opens[number]
+        content = self._open.get(number)
+        if content is not None:
+            content.close()
 
     def content(self, number: int) -> FileContent:
         """Returns the content of a regular file.
@@ -41,7 +61,8 @@ class Files:
         content = self._contents.open(leaf.entry(index))
         self._open[number] = content
         if len(self._open) > _KEPT:
-            self._open.popitem(last=False)
+            _, dropped = self._open.popitem(last=False)
+            dropped.close()
         return content
 
     def target(self, number: int) -> bytes:

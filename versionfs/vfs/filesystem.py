@@ -1,7 +1,11 @@
 """The file system of a mount: one method for each request, by inode number.
 
 Used from one thread only. What may block on the store for long is handed out as work, for another
-thread, by ``preparation``, ``Refresh.locate`` and ``SpaceCounter``.
+thread, by ``preparation``, ``content``, ``Refresh.locate`` and ``SpaceCounter``.
+
+On a thread that may not wait for a server, any method may raise ``WouldBlock``. Nothing was changed
+or counted then: run its ``fetch`` in another thread, and call the method again. Only a listing that
+gave entries before keeps them: go on behind them.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from versionfs.errors import NotFoundError
 from versionfs.repo import Spec, Store
+from versionfs.tree import FileContent
 from versionfs.vfs.directories import Directories, Item
 from versionfs.vfs.errnos import FileSystemError
 from versionfs.vfs.files import Files
@@ -34,7 +40,7 @@ from versionfs.vfs.nodes import (
 from versionfs.vfs.owner import Owner
 from versionfs.vfs.resolver import version_of
 from versionfs.vfs.space import NAME_MAX, Space, SpaceCounter
-from versionfs.vfs.views import Invalidation, Located, Mover, View
+from versionfs.vfs.views import Invalidation, Located, Mover, Step, View
 from versionfs.vfs.xattrs import ExtendedAttributes
 
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
@@ -63,21 +69,34 @@ class VfsStatistics:
 class Refresh:
     """Brings what a mount shows in line with the refs, in steps: see :meth:`FileSystem.refresh`."""
 
-    def __init__(self, views: list[View], mover: Mover, others: list[Invalidation]) -> None:
+    def __init__(
+        self,
+        look: Callable[[], object],
+        views: list[View],
+        mover: Mover,
+        others: list[Invalidation],
+    ) -> None:
+        self._look = look
         self._views = views
         self._mover = mover
         self._others = others
         self._found: list[tuple[View, Located | None]] = []
 
     def locate(self) -> None:
-        """Asks the store what each view shows now. May block, may run in any thread."""
+        """Asks the store what each view shows now. May block, may run in any thread.
+
+        Raises:
+            StorageTransientError: the store cannot be reached.
+        """
+        self._look()
         for view in self._views:
             self._found.append((view, view.locate()))
 
-    def steps(self) -> Iterator[list[Invalidation]]:
+    def steps(self) -> Iterator[Step]:
         """Moves the views; after each step the kernel must drop what it yields.
 
-        In the thread of the file system; each step is short.
+        In the thread of the file system; each step is short. What it yields may also be work that
+        must be done before the next step; that blocks, and may run in any thread.
         """
         yield self._others
         for view, located in self._found:
@@ -96,6 +115,7 @@ class FileSystem:
     """
 
     def __init__(self, store: Store, spec: Spec | None, owner: Owner) -> None:
+        store.refcache.hold()
         self._store = store
         self._owner = owner
         self._nodes = NodeTable()
@@ -228,8 +248,16 @@ class FileSystem:
             raise FileSystemError(errno.EROFS)
         if self._nodes.get(number) is not None:
             raise FileSystemError(errno.EISDIR)
-        self._files.content(number)
+        self._files.open(number)
         return number
+
+    def release(self, handle: int) -> None:
+        """Closes a file that was opened."""
+        self._files.release(handle)
+
+    def content(self, handle: int) -> FileContent:
+        """Returns the content of an open file, to be read in any thread."""
+        return self._files.content(handle)
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
         """Returns bytes of an open file; fewer than ``size`` only at its end.
@@ -309,22 +337,29 @@ class FileSystem:
     # -- refs that move --------------------------------------------------------------------------
 
     def moved(self) -> list[str]:
-        """Returns the repositories whose refs moved since the mount looked. Any thread; brief."""
+        """Returns the repositories whose refs moved since the mount looked. Any thread; may block.
+
+        Raises:
+            StorageTransientError: the store cannot be reached.
+        """
         return self._namespace.resolver.moved()
 
-    def refresh(self, repository: str | None = None) -> Refresh:
+    def refresh(self, repository: str | None = None, *, look: bool = True) -> Refresh:
         """Begins to bring views in line with the refs, of one repository or of all (None).
 
-        One refresh at a time. Call ``locate`` of the result, then take its ``steps``.
+        One refresh at a time. Call ``locate`` of the result, then take its ``steps``. Without
+        ``look``, what :meth:`moved` found is taken for what is so now.
         """
         self._refreshes += 1
+        refs = self._store.refcache
+        ask = partial(refs.poll, repository) if look else _nothing
         self._namespace.resolver.forget(repository)
         views: list[View] = []
         others: list[Invalidation] = []
         if isinstance(self._root, Directory):
             if repository in (None, self._root.view.repository):
                 views.append(self._root.view)
-            return Refresh(views, self._mover, others)
+            return Refresh(ask, views, self._mover, others)
         for node in self._repository_nodes():
             if repository not in (None, node.repository):
                 continue
@@ -334,7 +369,7 @@ class FileSystem:
                     views.append(child.view)
                 else:
                     others.extend(self._log_changes(child))
-        return Refresh(views, self._mover, others)
+        return Refresh(ask, views, self._mover, others)
 
     def _repository_nodes(self) -> list[RepositoryNode]:
         nodes = [self._root, *(self._root.children or {}).values()]
@@ -363,3 +398,7 @@ class FileSystem:
             len(self._listings),
             self._refreshes,
         )
+
+
+def _nothing() -> None:
+    """Does nothing."""

@@ -33,7 +33,8 @@ class TreeListing:
     """An open directory of a snapshot: holds one leaf at a time, whatever the number of entries.
 
     If the directory moves to another commit meanwhile, the listing goes on in the new tree behind
-    the last name it gave, so nothing is given twice and nothing that stays is left out.
+    the last name it gave, so nothing is given twice and nothing that stays is left out. So it does
+    after an error, or after a leaf that had to be fetched first.
     """
 
     def __init__(self, directories: Directories, directory: Directory, timeout: float) -> None:
@@ -109,8 +110,9 @@ class TreeListing:
 
     def _open(self, offset: int, after: bytes | None) -> None:
         """Begins to read the directory as it is now, behind a name."""
-        self._at = self._state()
+        state = self._state()
         root = self._directories.root_of(self._directory)
+        self._at = state
         self._leaves = iter(()) if root is None else self._directories.trees.leaves(root, after)
         self._leaf = self._ref = None
         self._offset = offset
@@ -118,14 +120,19 @@ class TreeListing:
         self._index = 0
 
     def _next_leaf(self) -> bool:
-        for ref, leaf in self._leaves:
-            self._ref, self._leaf = ref, leaf
-            self._index = 0 if self._last is None else bisect_right(leaf.names, self._last)
-            self._offsets.append(self._offset)
-            self._names.append(self._last)
-            return True
         self._leaf = None
-        return False
+        try:
+            found = next(self._leaves, None)
+        except BaseException:
+            self._at = None  # That ended the iterator: who tries again opens it anew.
+            raise
+        if found is None:
+            return False
+        self._ref, self._leaf = found
+        self._index = 0 if self._last is None else bisect_right(self._leaf.names, self._last)
+        self._offsets.append(self._offset)
+        self._names.append(self._last)
+        return True
 
 
 class NodeListing:

@@ -63,7 +63,14 @@ class Resolver:
         return "" if known is None else known[1]
 
     def moved(self) -> list[str]:
-        """Returns the repositories whose refs are not as they were when they were looked at."""
+        """Returns the repositories whose refs are not as they were when they were looked at.
+
+        Raises:
+            StorageTransientError: the store cannot be reached.
+        """
+        refs = self._store.refcache
+        if refs.holds:
+            return sorted(refs.poll())
         with self._lock:
             known = list(self._repositories.items())
         return [name for name, (repo, version) in known if _version(repo) != version]

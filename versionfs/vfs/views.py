@@ -8,8 +8,11 @@ numbers while it does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from typing import Final, NamedTuple
 
+from versionfs.objectstore import WouldBlock
 from versionfs.tree import Trees, diff_directory
 from versionfs.types import Commit, Entry, NodeRef
 from versionfs.vfs.inodes import LeafTable
@@ -17,6 +20,9 @@ from versionfs.vfs.nodes import AT_TOP, GONE, Directory, NodeTable
 
 _STEP: Final = 2_000
 """Names in one step of a move: about 10 ms of work."""
+
+_FETCHED: Final = 20_000
+"""Changes that another thread finds at a time, where nodes must be fetched: about 10 MB."""
 
 
 class Located(NamedTuple):
@@ -31,6 +37,12 @@ class Invalidation(NamedTuple):
 
     number: int
     name: bytes | None
+
+
+_Pair = tuple[Entry | None, Entry | None]
+
+Step = list[Invalidation] | Callable[[], object]
+"""What a move yields: what the kernel must drop, or work that must be done before it goes on."""
 
 
 class View:
@@ -82,11 +94,13 @@ class Mover:
         self._nodes = nodes
         self._leaves = leaves
 
-    def move(self, view: View, located: Located | None) -> Iterator[list[Invalidation]]:
+    def move(self, view: View, located: Located | None) -> Iterator[Step]:
         """Makes a view show something else; yields what the kernel must drop, in bounded steps.
 
         Only directories that the kernel knows are compared, and what is equal in both trees is
         skipped. Between two steps requests may be served: each directory is either old or new.
+        Where nodes must be fetched first, it yields the work that does it; it blocks, and may run
+        in any thread.
         """
         old, top = view.located, view.top
         if old is None or top is None:
@@ -113,28 +127,59 @@ class Mover:
         before: Entry,
         after: Entry,
         work: list[tuple[Directory, Entry, Entry]],
-    ) -> Iterator[list[Invalidation]]:
+    ) -> Iterator[Step]:
         found = [Invalidation(directory.number, None)]
         root = node_of(after)
-        changes = diff_directory(self._trees, node_of(before), root, attributes=True)
-        for old, new in changes:
-            entry = new or old
-            assert entry is not None
-            name = entry.name
-            child = (directory.children or {}).get(name)
-            if isinstance(child, Directory) and child.leaf != GONE:
-                if old is not None and new is not None and new.is_dir and root is not None:
-                    self._replace(child, root)
-                    work.append((child, old, new))
-                    continue
-                found.extend(Invalidation(gone.number, None) for gone in self._remove(child))
-            if child is None and old is not None and new is not None and old.is_dir and new.is_dir:
-                continue
-            found.append(Invalidation(directory.number, name))
-            if len(found) >= _STEP:
-                yield found
-                found = []
+        done = 0
+
+        def changes(begin: int, end: int | None) -> Iterator[_Pair]:
+            pairs = diff_directory(self._trees, node_of(before), root, attributes=True)
+            return islice(pairs, begin, end)
+
+        fetched: list[_Pair] | None = None
+        while fetched is None or fetched:
+            fetch = None
+            try:
+                for old, new in changes(done, None) if fetched is None else fetched:
+                    self._change(directory, root, old, new, found, work)
+                    done += 1
+                    if len(found) >= _STEP:
+                        yield found
+                        found = []
+                if fetched is None:
+                    break
+            except WouldBlock as wait:
+                fetch = wait.fetch
+            if fetch is not None:
+                yield fetch
+            # From here on another thread compares, many names at a time.
+            fetched = []
+            yield partial(_extend, fetched, partial(changes, done, done + _FETCHED))
         yield found
+
+    def _change(
+        self,
+        directory: Directory,
+        root: NodeRef | None,
+        old: Entry | None,
+        new: Entry | None,
+        found: list[Invalidation],
+        work: list[tuple[Directory, Entry, Entry]],
+    ) -> None:
+        """Takes over one change in a directory whose new root is given."""
+        entry = new or old
+        assert entry is not None
+        name = entry.name
+        child = (directory.children or {}).get(name)
+        if isinstance(child, Directory) and child.leaf != GONE:
+            if old is not None and new is not None and new.is_dir and root is not None:
+                self._replace(child, root)
+                work.append((child, old, new))
+                return
+            found.extend(Invalidation(gone.number, None) for gone in self._remove(child))
+        if child is None and old is not None and new is not None and old.is_dir and new.is_dir:
+            return
+        found.append(Invalidation(directory.number, name))
 
     def _replace(self, child: Directory, parent_root: NodeRef) -> None:
         """Lets a known directory be found where the parent's new tree has it."""
@@ -160,3 +205,7 @@ class Mover:
             removed.append(current)
             stack.extend(c for c in (current.children or {}).values() if isinstance(c, Directory))
         return removed
+
+
+def _extend(pairs: list[_Pair], changes: Callable[[], Iterator[_Pair]]) -> None:
+    pairs.extend(changes())

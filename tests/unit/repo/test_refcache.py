@@ -54,7 +54,8 @@ def requests(store: Store) -> int:
 def age(store: Store) -> None:
     """Lets the time pass for which listings and absences are believed."""
     cache = store.refcache
-    cache._listings.clear()
+    for prefix, (names, _) in cache._listings.items():
+        cache._listings[prefix] = names, 0.0
     for key, value in list(cache._values.items()):
         if value.found is None:
             cache._values[key] = refcache._Value(None, value.asked, 0.0)

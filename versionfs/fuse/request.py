@@ -1,0 +1,74 @@
+"""What a daemon is asked to mount, and how it tells that it could not; lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from versionfs import errors
+from versionfs.config import Settings
+from versionfs.errors import MountError, VersionFSError
+from versionfs.repo import Spec, parse_spec
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """What to mount where."""
+
+    settings: Settings
+    mountpoint: Path
+    spec: Spec | None
+    allow_other: bool
+
+    def encode(self) -> bytes:
+        """Returns the request as a daemon reads it."""
+        settings = {
+            name: os.fspath(value) if isinstance(value, Path) else value
+            for name, value in asdict(self.settings).items()
+        }
+        value = {
+            "settings": settings,
+            "mountpoint": os.fspath(self.mountpoint),
+            "spec": None if self.spec is None else str(self.spec),
+            "allow_other": self.allow_other,
+        }
+        return json.dumps(value).encode("ascii")
+
+    @classmethod
+    def decode(cls, data: bytes) -> MountRequest:
+        """Returns the request that was encoded."""
+        value: dict[str, Any] = json.loads(data)
+        settings: dict[str, Any] = value["settings"]
+        for field in fields(Settings):
+            if "Path" in str(field.type) and settings[field.name] is not None:
+                settings[field.name] = Path(settings[field.name])
+        return cls(
+            Settings(**settings),
+            Path(value["mountpoint"]),
+            None if value["spec"] is None else parse_spec(value["spec"]),
+            bool(value["allow_other"]),
+        )
+
+
+def encode_error(error: BaseException) -> dict[str, Any]:
+    """Returns an error as the daemon tells it."""
+    if isinstance(error, VersionFSError):
+        kind = type(error).__name__
+        return {"ok": False, "kind": kind, "message": error.message, "hint": error.hint}
+    text = f"the mount failed unexpectedly: {type(error).__name__}: {error}"
+    return {"ok": False, "kind": "MountError", "message": text, "hint": None}
+
+
+def decode_error(value: Mapping[str, Any]) -> VersionFSError:
+    """Returns the error that a daemon told of."""
+    kind = getattr(errors, str(value.get("kind")), MountError)
+    if not (isinstance(kind, type) and issubclass(kind, VersionFSError)):
+        kind = MountError
+    try:
+        return kind(str(value["message"]), hint=value.get("hint"))
+    except TypeError:
+        return MountError(str(value["message"]), hint=value.get("hint"))
