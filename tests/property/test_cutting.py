@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.stores import TINY_CHUNKS
 from versionfs.chunking import Cut, Cutter
+from versionfs.chunking.cut import LOOK_AHEAD_BYTES
 
 MAX = TINY_CHUNKS.max_bytes
 
@@ -145,3 +146,28 @@ def test_inserting_bytes_moves_few_cuts() -> None:
     after = {piece for _, _, piece in cuts_of(changed, ())}
     assert len(before) > 300
     assert len(after - before) <= 4
+
+
+@given(segments, st.integers(1, 600))
+def test_cuts_come_as_soon_as_no_later_byte_can_change_them(
+    parts: list[Segment], size: int
+) -> None:
+    """What makes edits cheap: a cut needs no more than what follows it to be certain."""
+    data = render(parts)
+    cutter = Cutter(TINY_CHUNKS)
+    given_up = 0
+    for start in range(0, len(data), size):
+        for cut in cutter.feed(data[start : start + size]):
+            given_up = cut.offset + cut.length
+        seen = data[: start + size].rstrip(b"\0")
+        assert len(seen) - given_up < MAX + LOOK_AHEAD_BYTES
+
+
+@given(segments, st.integers(0))
+def test_a_cutter_may_start_at_any_cut(parts: list[Segment], choice: int) -> None:
+    data = render(parts)
+    cuts = cuts_of(data, ())
+    if cuts:
+        start = cuts[choice % len(cuts)][0]
+        rest = [(start + offset, n, piece) for offset, n, piece in cuts_of(data[start:], ())]
+        assert rest == [cut for cut in cuts if cut[0] >= start]

@@ -24,6 +24,8 @@ from pyfastcdc import FastCDC
 from versionfs.errors import UnsupportedFormatError
 
 ALGORITHM: Final = "fastcdc-2020-nc1"
+LOOK_AHEAD_BYTES: Final = 2
+"""A chunk that so many bytes of its data run follow ends where it does, whatever comes later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,10 @@ class Cut(NamedTuple):
 
 class Cutter:
     """Divides one file's bytes, fed in order in pieces of any size.
+
+    A cut is yielded as soon as no byte that follows can change it: at the latest when ``max_bytes``
+    and two more bytes are fed that do not end in zeros. The bytes from any cut on are cut as if the
+    file began there; so a cutter may be started at one (``tree/recut.py``).
 
     ``feed`` and ``finish`` yield cuts in order; ``data`` stays valid for as long as it is referred
     to. Memory is bounded by the largest piece fed plus two times ``max_bytes``. Not thread-safe.
@@ -150,16 +156,21 @@ class Cutter:
         yield from self._cut(buffer[start:], final=final)
 
     def _cut(self, run: memoryview, *, final: bool) -> Iterator[Cut]:
-        """Cuts a data run; unless ``final``, keeps what a later byte could still change."""
+        """Cuts a data run; unless ``final``, keeps what a later byte could still change.
+
+        What is cut off for sure: FastCDC looks at the byte behind a chunk, and at none that is the
+        odd last one of a run, so two bytes must follow the chunk. Zeros at the end do not count:
+        they may belong to a hole, and then the run ends before them.
+        """
         if not run:
             return
         size = len(run)
-        keep = 0 if final else 2 * self._parameters.max_bytes
+        sure = size if final else size - _trailing_zeros(run) - LOOK_AHEAD_BYTES
         done = 0
-        if size > keep:
+        if sure >= self._parameters.min_bytes or final:
             for chunk in self._fastcdc.cut_buf(run):
                 length = chunk.length
-                if size - done <= keep:
+                if done + length > sure:
                     break
                 yield Cut(self._offset, length, run[done : done + length])
                 self._offset += length
