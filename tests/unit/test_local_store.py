@@ -23,7 +23,7 @@ from versionfs.errors import (
     StorageTransientError,
     VersionFSError,
 )
-from versionfs.objectstore import LocalStore, create_temporary, open_object_store
+from versionfs.objectstore import LocalStore, create_temporary
 from versionfs.objectstore.oserrors import translate
 
 REPOSITORY = Path(__file__).parents[2]
@@ -131,11 +131,11 @@ def test_put_file_copies_from_another_file_system(store: LocalStore, small_disk:
 def test_only_the_temporary_files_of_dead_writers_are_removed(store: LocalStore) -> None:
     code = (
         "import sys; from versionfs.objectstore import *\n"
-        "path, file = create_temporary(open_object_store(sys.argv[1]).temporary())\n"
+        "path, file = create_temporary(LocalStore(sys.argv[1]).temporary())\n"
         "file.write(b'half'); print(path, flush=True); sys.stdin.read()\n"
     )
     writer = subprocess.Popen(
-        [sys.executable, "-c", code, store.url],
+        [sys.executable, "-c", code, str(store.root)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -188,12 +188,12 @@ def test_cleaning_never_takes_the_file_of_a_living_writer(store: LocalStore) -> 
 def test_a_killed_writer_leaves_the_whole_object_or_none(store: LocalStore, call: str) -> None:
     code = (
         "import sys; from versionfs.objectstore import *\n"
-        "store = open_object_store(sys.argv[1]); data = b'x' * (8 << 20)\n"
+        "store = LocalStore(sys.argv[1]); data = b'x' * (8 << 20)\n"
         f"print('go', flush=True); {call}; print('done', flush=True)\n"
     )
     for delay_seconds in (0.0, 0.001, 0.004, 0.016):
         writer = subprocess.Popen(
-            [sys.executable, "-c", code, store.url],
+            [sys.executable, "-c", code, str(store.root)],
             stdout=subprocess.PIPE,
             text=True,
             cwd=REPOSITORY,
@@ -250,7 +250,7 @@ def test_a_store_of_somebody_else() -> None:
         pytest.skip("only root may become somebody else")
     code = (
         "import os, sys; from versionfs.objectstore import *; from versionfs.errors import *\n"
-        "store = open_object_store(sys.argv[1])\n"
+        "store = LocalStore(sys.argv[1])\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "for call in (lambda: store.get('open'), lambda: store.get('secret'),\n"
         "             lambda: store.put('x', b''), lambda: store.remove('open')):\n"
@@ -264,7 +264,7 @@ def test_a_store_of_somebody_else() -> None:
         store.put("secret", b"s")
         store.local_path("secret").chmod(0o600)
         shown = subprocess.run(
-            [sys.executable, "-c", code, store.url],
+            [sys.executable, "-c", code, str(store.root)],
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
@@ -320,24 +320,3 @@ def test_every_errno_has_its_place_in_the_error_tree(
         assert type(translated) is expected
         assert "/store" in translated.message
         assert "\n" not in str(translated)
-
-
-# -- names of stores -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text", ["/data/a%20b", "file:///data/a%2520b", "file://localhost/data/a%2520b"]
-)
-def test_a_store_is_named_by_path_or_url(text: str) -> None:
-    assert open_object_store(text).root == Path("/data/a%20b")
-
-
-def test_the_url_of_a_store_names_it(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path / "with space and ü")
-    assert open_object_store(store.url).root == store.root
-
-
-@pytest.mark.parametrize("text", ["s3://bucket/prefix", "file://server/share", "file://"])
-def test_a_store_that_cannot_be_opened_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInputError):
-        open_object_store(text)

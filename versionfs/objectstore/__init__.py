@@ -1,4 +1,4 @@
-"""Bytes by key: the Protocol, and the store in a local folder. Knows nothing of versions."""
+"""Bytes by key: the Protocol, the local folder, S3. Knows nothing of versions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from versionfs.objectstore.blocking import WouldBlock, may_block, never_blocking
 from versionfs.objectstore.local import LocalStore
 from versionfs.objectstore.location import open_object_store
 from versionfs.objectstore.oserrors import translate
+from versionfs.objectstore.probe import is_scratch, probe_conditional_writes
 from versionfs.objectstore.protocol import (
     ObjectInfo,
     ObjectStore,
@@ -25,9 +26,11 @@ __all__ = [
     "WouldBlock",
     "clean_temporary",
     "create_temporary",
+    "is_scratch",
     "may_block",
     "never_blocking",
     "open_object_store",
+    "probe_conditional_writes",
     "translate",
     "validate_key",
     "validate_prefix",

@@ -52,7 +52,8 @@ class RequestStatistics:
 
 
 _COMPONENT: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}"
-_KEY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+KEY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+"""A whole key."""
 COMPONENT: Final = re.compile(_COMPONENT)
 """One component of a key: never empty, hidden, ``.`` or ``..``."""
 
@@ -66,7 +67,7 @@ def validate_key(key: str) -> str:
     Raises:
         InvalidInputError: it is not a key.
     """
-    if _KEY.fullmatch(key) is None:
+    if KEY.fullmatch(key) is None:
         raise InvalidInputError(f"{key!r} is not an object key")
     return key
 
@@ -77,7 +78,7 @@ def validate_prefix(prefix: str) -> str:
     Raises:
         InvalidInputError: it is neither.
     """
-    if prefix and (not prefix.endswith("/") or _KEY.fullmatch(prefix[:-1]) is None):
+    if prefix and (not prefix.endswith("/") or KEY.fullmatch(prefix[:-1]) is None):
         raise InvalidInputError(f"{prefix!r} is not an object prefix")
     return prefix
 
@@ -121,8 +122,8 @@ class ObjectStore(Protocol):
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Writes an immutable object: durable on return, all of it visible or nothing.
 
-        Idempotent: an object of that key and length is taken to be the same one and left alone; one
-        of another length is damage, and is replaced.
+        ``data`` is not empty. Idempotent: an object of that key and length is taken to be the same
+        one, and left alone or written again; one of another length is damage, and is replaced.
         """
         ...
 
@@ -183,8 +184,10 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yields every object below the prefix, sorted by key (as text, ``/`` included).
+        """Yields every object below the prefix.
 
+        Those of one folder come sorted by name; a folder comes among its siblings by its name with
+        ``/`` behind it, or on some servers without. Whoever needs one order over folders sorts.
         ``prefix`` is empty or ends with ``/``; nothing below it is no error. Objects that come or
         go meanwhile may be listed or not; all others are listed exactly once.
         """

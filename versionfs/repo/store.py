@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -37,7 +38,12 @@ from versionfs.errors import (
     UnsupportedFormatError,
 )
 from versionfs.index import ChunkIndex, Environment, KnownRefs, NodePlaces, SourceCache
-from versionfs.objectstore import ObjectStore, open_object_store
+from versionfs.objectstore import (
+    ObjectStore,
+    is_scratch,
+    open_object_store,
+    probe_conditional_writes,
+)
 from versionfs.repo.commits import CommitReader
 from versionfs.repo.format import FORMAT_KEY, StoreFormat
 from versionfs.repo.history import ancestors
@@ -46,7 +52,7 @@ from versionfs.repo.refs import Refs
 from versionfs.repo.repository import Repository
 from versionfs.repo.revisions import suggest
 from versionfs.repo.spec import validate_name
-from versionfs.repo.statistics import StoreStatistics
+from versionfs.repo.statistics import StoreStatistics, TransferStatistics
 from versionfs.tree import Contents, Trees
 
 log = logging.getLogger(__name__)
@@ -103,14 +109,14 @@ class Store:
             UnsupportedFormatError: what is there is not a store, or a newer one.
             CorruptionError: its format file is damaged.
         """
-        objects = open_object_store(settings.store)
+        objects = open_object_store(settings)
         try:
             data = _read_format(settings, objects)
         except NotFoundError as error:
             if next(iter(objects.list("")), None) is not None or _has_files(settings.store):
                 raise UnsupportedFormatError(
                     f"{settings.store} is not a versionfs store",
-                    hint="name another folder with --store or VERSIONFS_STORE",
+                    hint="name another place with --store or VERSIONFS_STORE",
                 ) from error
             raise NotFoundError(
                 f"there is no store at {settings.store}",
@@ -124,15 +130,19 @@ class Store:
 
         Raises:
             AlreadyExistsError: there is one, or other files are in the way.
+            StoragePermanentError: the server lacks conditional writes.
         """
-        objects = open_object_store(settings.store)
-        if next(iter(objects.list("")), None) is not None or _has_files(settings.store):
+        objects = open_object_store(settings)
+        in_the_way = any(not is_scratch(info.key) for info in objects.list(""))
+        if in_the_way or _has_files(settings.store):
             with contextlib.suppress(NotFoundError):
                 objects.size(FORMAT_KEY)
                 raise AlreadyExistsError(f"there is a store at {settings.store} already")
             raise AlreadyExistsError(
-                f"{settings.store} is not empty", hint="name a new or empty folder"
+                f"{settings.store} is not empty", hint="name a new or empty place"
             )
+        if not objects.is_local:
+            probe_conditional_writes(objects)
         store_format = StoreFormat(str(ULID()), chunking or ChunkingParameters())
         try:
             objects.replace(FORMAT_KEY, store_format.encode(), None)
@@ -252,6 +262,10 @@ class Store:
                     self.refcache.remove(info.key)
         self.refcache.remove(_marker(name))
 
+    def transfers(self) -> TransferStatistics:
+        """Returns what was asked of the store's server since it was opened; any thread."""
+        return _transfers(self.objects, self.source)
+
     def statistics(self) -> StoreStatistics:
         """Returns what the store holds; reads all commits and the index."""
         self.sync_index()
@@ -283,6 +297,30 @@ class Store:
             chunks=chunks,
             packs=len(sizes),
         )
+
+
+def _transfers(objects: ObjectStore, source: PackSource) -> TransferStatistics:
+    asked = objects.statistics()
+    sums = TransferStatistics(
+        dict(asked.requests),
+        asked.retries,
+        asked.failures,
+        asked.received_bytes,
+        asked.sent_bytes,
+    )
+    if not isinstance(source, FetchingSource):
+        return sums
+    found, usage = source.statistics(), source.cache.usage()
+    return replace(
+        sums,
+        memory_hits=found.memory_hits,
+        disk_hits=found.disk_hits,
+        misses=found.misses,
+        prefetched_bytes=found.prefetched_bytes,
+        damaged=found.damaged,
+        cache_bytes=usage.held_bytes,
+        cache_bound_bytes=usage.bound_bytes,
+    )
 
 
 def _index_name(objects: ObjectStore, store_format: StoreFormat) -> str:
