@@ -110,7 +110,7 @@ def steps(prepared: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFa
 
 
 def test_an_import_takes_several_steps(steps: int) -> None:
-    """Three data packs, two metadata packs, a segment, a reflog entry and the ref: else this tests little."""
+    """Data packs, metadata packs, a segment, a reflog entry and the ref: else this tests little."""
     assert 8 <= steps <= 11
 
 

@@ -248,6 +248,7 @@ class MetadataWriter:
                 (),
                 ((e.id + e.stamp, e.location) for e in pack.index),
                 size_bytes=pack.size_bytes,
+                is_metadata=True,
             )
         except IndexDamagedError as error:
             log.warning("not in the index: pack %s (%s)", pack.id.hex(), error)

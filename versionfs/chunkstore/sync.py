@@ -2,6 +2,10 @@
 
 What is new is looked up in index segments first, thousands of packs for one request; only packs in
 no segment are asked for their own index.
+
+A segment vouches for its metadata: whatever that names was in the store before. A metadata pack in
+no segment may be of a writer that was killed, or of a clone that is not complete, and name packs
+that are not there; its objects are of no use to others. A chunk names nothing.
 """
 
 from __future__ import annotations
@@ -130,7 +134,7 @@ def _add(
 ) -> None:
     for listing, size in packs:
         if missing.get(listing.pack) == size:
-            _add_rows(index, listing, size)
+            _add_rows(index, listing, size, vouched=True)
             del missing[listing.pack]
             report()
 
@@ -155,7 +159,7 @@ def _add_packs(
     for pack, listing in in_order(fetch, list(missing.items()), threads):
         size = missing.pop(pack)
         if listing is not None:
-            _add_rows(index, listing, size)
+            _add_rows(index, listing, size, vouched=False)
         report()
 
 
@@ -175,10 +179,10 @@ def _read_index(objects: ObjectStore, pack: PackId, size: int) -> PackIndex:
     return read_index(pack, size, read)
 
 
-def _add_rows(index: ChunkIndex, listing: PackIndex, size: int) -> None:
+def _add_rows(index: ChunkIndex, listing: PackIndex, size: int, *, vouched: bool) -> None:
     if listing.kind is PackKind.METADATA:
-        nodes = ((entry.id + entry.stamp, entry.location) for entry in listing)
-        index.add_pack(listing.pack, (), nodes, size_bytes=size)
+        nodes = ((entry.id + entry.stamp, entry.location) for entry in (listing if vouched else ()))
+        index.add_pack(listing.pack, (), nodes, size_bytes=size, is_metadata=True)
     else:
         chunks = ((entry.id, entry.location) for entry in listing)
         index.add_pack(listing.pack, chunks, size_bytes=size)

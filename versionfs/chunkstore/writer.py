@@ -230,9 +230,7 @@ class ChunkWriter:
             future, block = queue.popleft()
             self._compressing_bytes -= block.size
             self._append(block, future.result())
-        while self._sealing and (
-            self._sealing[0][0].done() or len(self._sealing) > self._sealing_bound
-        ):
+        while self._sealing and self._sealing[0][0].done():
             self._sealed()
 
     def _append(self, block: _Block, stored: bytes) -> None:
@@ -293,6 +291,8 @@ class ChunkWriter:
                 self._written(pack)
             self._pack = None
             self._sealing.append((self._uploads.submit(self._seal, pack), pack))
+            while len(self._sealing) > self._sealing_bound:
+                self._sealed()
 
     def _seal(self, pack: _Pack) -> tuple[PackId, int]:
         """Completes a pack: it goes to the store, then into the index. Runs in a worker thread."""

@@ -26,6 +26,7 @@ from versionfs.types import ID_BYTES, Location, PackId
 
 _ROW: Final = struct.Struct("<IIIIII")
 _NUMBER: Final = struct.Struct(">I")
+_PACK: Final = struct.Struct("<QB")
 _BATCH_ROWS: Final = 10_000
 
 
@@ -94,7 +95,7 @@ class ChunkIndex:
         def work(transaction: lmdb.Transaction) -> dict[bytes, int]:
             cursor = transaction.cursor(self._environment.database(b"packs"))
             return {
-                bytes(pack): int.from_bytes(value[_NUMBER.size :], "little")
+                bytes(pack): int.from_bytes(value[_NUMBER.size : _NUMBER.size + 8], "little")
                 for pack, value in cursor
             }
 
@@ -107,6 +108,7 @@ class ChunkIndex:
         nodes: Iterable[tuple[bytes, Location]] = (),
         *,
         size_bytes: int,
+        is_metadata: bool = False,
     ) -> None:
         """Adds a pack with what it holds; idempotent.
 
@@ -119,6 +121,7 @@ class ChunkIndex:
             chunks: chunk id and location.
             nodes: ``id + stamp`` and location of metadata objects.
             size_bytes: the size of the pack; one of another size in the store is damaged.
+            is_metadata: whether the pack holds metadata, whatever of it is listed.
         """
         rows = sorted(
             [(b"chunks", key, where) for key, where in chunks]
@@ -127,6 +130,7 @@ class ChunkIndex:
         # In key order, so that each batch changes pages of its own.
         batches = [rows[at : at + _BATCH_ROWS] for at in range(0, len(rows), _BATCH_ROWS)] or [[]]
         number = 0
+        about = _PACK.pack(size_bytes, is_metadata)
 
         def put(transaction: lmdb.Transaction, batch: list[tuple[bytes, bytes, Location]]) -> None:
             for name, group in groupby(batch, key=itemgetter(0)):
@@ -138,11 +142,11 @@ class ChunkIndex:
             number = self._number(transaction, pack)
             put(transaction, batches[0])
             if len(batches) == 1:
-                self._set_number(transaction, pack, number, size_bytes)
+                self._set_number(transaction, pack, number, about)
 
         def last(transaction: lmdb.Transaction) -> None:
             put(transaction, batches[-1])
-            self._set_number(transaction, pack, number, size_bytes)
+            self._set_number(transaction, pack, number, about)
 
         self._environment.write(first, len(batches[0]))
         for batch in batches[1:-1]:
@@ -162,12 +166,11 @@ class ChunkIndex:
         return number
 
     def _set_number(
-        self, transaction: lmdb.Transaction, pack: PackId, number: int, size_bytes: int
+        self, transaction: lmdb.Transaction, pack: PackId, number: int, about: bytes
     ) -> None:
         """Makes the rows with this number count: they are all there."""
         key = _NUMBER.pack(number)
-        value = key + size_bytes.to_bytes(8, "little")
-        transaction.put(pack, value, db=self._environment.database(b"packs"))
+        transaction.put(pack, key + about, db=self._environment.database(b"packs"))
         transaction.put(key, pack, db=self._environment.database(b"pack-numbers"))
 
     def segments(self) -> set[str]:
@@ -201,7 +204,11 @@ class ChunkIndex:
             for _, row in transaction.cursor(self._environment.database(b"places")):
                 numbers.add(int.from_bytes(row[:4], "little"))
             packs = {self._pack(transaction, number) for number in numbers}
-            return chunks, size, {bytes(pack) for pack in packs if pack is not None}
+            metadata = {bytes(pack) for pack in packs if pack is not None}
+            for pack, value in transaction.cursor(self._environment.database(b"packs")):
+                if any(value[_NUMBER.size + 8 :]):
+                    metadata.add(bytes(pack))
+            return chunks, size, metadata
 
         return self._environment.read(work)
 

@@ -29,7 +29,7 @@ SCHEMA_VERSION: Final = b"4"
 DATABASES: Final = (
     b"meta",  # b"schema" -> SCHEMA_VERSION; b"next-pack" -> u32; b"node-bytes" -> u64
     b"chunks",  # chunk id -> row (chunks.py)
-    b"packs",  # pack id -> pack number u32 big-endian, size u64
+    b"packs",  # pack id -> pack number u32 big-endian, size u64, kind u8 (absent in old rows)
     b"pack-numbers",  # pack number u32 big-endian -> pack id
     b"segments",  # name of an index segment whose rows are here -> empty (chunks.py)
     b"nodes",  # id + stamp -> pack id + CRC-32 + blob (nodes.py)

@@ -1,0 +1,108 @@
+"""Index segments: their bytes, and that damage is never believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from versionfs.chunking import stamp
+from versionfs.chunkstore import segments
+from versionfs.chunkstore.segments import (
+    SegmentPack,
+    SegmentWriter,
+    decode_segment,
+    encode_segment,
+)
+from versionfs.errors import CorruptionError, UnsupportedFormatError, VersionFSError
+from versionfs.index import ChunkIndex, Environment
+from versionfs.objectstore import LocalStore
+from versionfs.pack import PackIndex, PackKind
+from versionfs.types import PackId
+
+
+def listing(number: int, kind: PackKind = PackKind.DATA, count: int = 3) -> SegmentPack:
+    data = bytes([number]) * (count * (49 if kind is PackKind.DATA else 65))
+    return SegmentPack(PackIndex(PackId(bytes([number]) * 32), kind, count, data), 1000 + number)
+
+
+def test_what_is_encoded_is_decoded() -> None:
+    packs = [listing(1), listing(2, PackKind.METADATA), listing(3, count=0)]
+    assert list(decode_segment(encode_segment(packs), "s")) == packs
+    assert list(decode_segment(encode_segment([]), "s")) == []
+
+
+def test_the_bytes_are_those_of_the_format() -> None:
+    """As docs/format.md says, by hand."""
+    pack = listing(1)
+    expected = (
+        b"VFSSEGM\x01" + (1).to_bytes(4, "little") + bytes(4)
+        + b"\x01" * 32 + (1001).to_bytes(8, "little") + b"\0" + bytes(3)
+        + (3).to_bytes(4, "little") + (147).to_bytes(8, "little") + stamp(b"\x01" * 147)
+        + b"\x01" * 147
+    )  # fmt: skip
+    assert encode_segment([pack]) == expected + stamp(expected)
+
+
+def test_a_damaged_segment_is_never_believed() -> None:
+    good = encode_segment([listing(1, count=1), listing(2, PackKind.METADATA, count=1)])
+    for at in range(len(good)):
+        damaged = bytearray(good)
+        damaged[at] ^= 0x41
+        with pytest.raises(VersionFSError, match="segment"):
+            list(decode_segment(bytes(damaged), "s"))
+    for length in range(len(good)):
+        with pytest.raises(CorruptionError):
+            list(decode_segment(good[:length], "s"))
+
+
+def test_lengths_that_lie_are_found_even_with_a_right_checksum() -> None:
+    body = bytearray(encode_segment([listing(1)])[:-16])
+    body[8] = 2
+    with pytest.raises(CorruptionError, match="malformed"):
+        list(decode_segment(bytes(body) + stamp(body), "s"))
+    body[8] = 1
+    body[-1] ^= 1
+    with pytest.raises(CorruptionError, match="malformed"):
+        list(decode_segment(bytes(body) + stamp(body), "s"))
+
+
+def test_a_newer_segment_is_refused() -> None:
+    newer = bytearray(encode_segment([]))
+    newer[7] = 2
+    with pytest.raises(UnsupportedFormatError, match="version 2"):
+        list(decode_segment(bytes(newer), "s"))
+
+
+def names(objects: LocalStore) -> list[str]:
+    return [info.key for info in objects.list("index/")]
+
+
+def test_a_writer_puts_what_it_collected_and_nothing_twice(tmp_path: Path) -> None:
+    objects = LocalStore(tmp_path / "store")
+    index = ChunkIndex(Environment(tmp_path / "index"))
+    writer = SegmentWriter(objects, index)
+    writer.publish()
+    assert names(objects) == []
+    writer.add(*listing(1))
+    writer.add(*listing(2))
+    assert names(objects) == []
+    writer.publish()
+    writer.publish()
+    (name,) = names(objects)
+    assert list(decode_segment(objects.get(name), name)) == [listing(1), listing(2)]
+    assert index.segments() == {name.removeprefix("index/")}
+
+
+def test_a_writer_holds_no_more_than_a_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_TARGET_BYTES", 300)
+    objects = LocalStore(tmp_path / "store")
+    writer = SegmentWriter(objects, None)
+    for number in range(1, 6):
+        writer.add(*listing(number))
+    assert len(names(objects)) == 1
+    writer.publish()
+    counts = [len(list(decode_segment(objects.get(name), name))) for name in names(objects)]
+    assert counts == [3, 2]

@@ -1,0 +1,184 @@
+"""What a machine learns of packs that others wrote, and what it costs in requests."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.support.folders import describe, fill
+from tests.support.machines import CountingFolder, machine
+from tests.support.stores import bring, head
+from versionfs.chunkstore import metadata_writer, sync, writer
+from versionfs.repo import Store
+from versionfs.transfer import export
+
+
+@pytest.fixture
+def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "PACK_TARGET_BYTES", 20_000)
+    monkeypatch.setattr(metadata_writer, "PACK_TARGET_BYTES", 1_000)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rng = Random(3)
+    fill(tmp_path / "source", {f"d{i % 7}/e{i % 50}/f{i}": rng.randbytes(5000) for i in range(200)})
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def shared(tmp_path: Path, small_packs: None, source: Path) -> Path:
+    """A store that one machine has imported the source into."""
+    with machine(tmp_path / "first", tmp_path / "shared")[0] as store:
+        bring(store, source)
+    return tmp_path / "shared"
+
+
+def packs(root: Path) -> list[Path]:
+    return [path for path in (root / "packs").rglob("*") if path.is_file()]
+
+
+def segments(root: Path) -> list[Path]:
+    return list((root / "index").iterdir())
+
+
+def second(tmp_path: Path, shared: Path) -> tuple[Store, CountingFolder]:
+    return machine(tmp_path / "second", shared)
+
+
+def test_a_second_machine_learns_all_packs_from_a_segment(tmp_path: Path, shared: Path) -> None:
+    assert len(packs(shared)) > 15
+    assert len(segments(shared)) == 1
+    store, objects = second(tmp_path, shared)
+    with store:
+        assert store.sync_index() == len(packs(shared))
+        assert objects.requests == {"list": 2, "get": 1}
+        objects.forget()
+        assert store.sync_index() == 0
+        assert objects.requests == {"list": 1}
+
+
+def test_a_second_machine_stores_nothing_twice(tmp_path: Path, shared: Path, source: Path) -> None:
+    store, objects = second(tmp_path, shared)
+    with store:
+        assert bring(store, source, branch="other").new_bytes == 0
+        # The commit, its segment, the reflog; nothing near the million bytes of the source.
+        assert objects.sent < 4000
+
+
+def test_a_machine_does_not_read_its_own_segments(tmp_path: Path, shared: Path) -> None:
+    with machine(tmp_path / "first", shared)[0] as store:
+        (name,) = (path.name for path in segments(shared))
+        assert store.index.segments() == {name}
+
+
+def test_only_new_segments_are_read(tmp_path: Path, shared: Path, source: Path) -> None:
+    store, objects = second(tmp_path, shared)
+    with store:
+        store.sync_index()
+        (source / "more").write_bytes(b"more")
+        with machine(tmp_path / "first", shared)[0] as first:
+            bring(first, source)
+        objects.forget()
+        assert store.sync_index() == 2
+        assert objects.requests == {"list": 2, "get": 1}
+
+
+def test_packs_in_no_segment_are_asked_for_their_index(tmp_path: Path, shared: Path) -> None:
+    for path in segments(shared):
+        path.unlink()
+    count = len(packs(shared))
+    store, objects = second(tmp_path, shared)
+    objects.latency = 0.002
+    with store:
+        assert store.sync_index() == count
+        # These packs are so small that one request brings all of one.
+        assert objects.requests == {"list": 2, "get": count}
+        assert objects.most_at_once > 4
+
+
+def test_the_index_of_a_large_pack_takes_two_requests(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "_TAIL_BYTES", 2000)
+    for path in segments(shared):
+        path.unlink()
+    store, objects = second(tmp_path, shared)
+    with store:
+        count = store.sync_index()
+        assert objects.requests["get"] <= 2 * count
+        assert objects.received < sum(path.stat().st_size for path in packs(shared)) / 2
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "empty", "newer"])
+def test_a_damaged_segment_costs_requests_but_nothing_else(
+    tmp_path: Path, shared: Path, source: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (segment,) = segments(shared)
+    data = bytearray(segment.read_bytes())
+    if harm == "flip":
+        data[len(data) // 2] ^= 1
+    elif harm == "truncate":
+        del data[len(data) // 2 :]
+    elif harm == "empty":
+        data.clear()
+    else:
+        data[7] = 9
+    segment.write_bytes(data)
+    store, _ = second(tmp_path, shared)
+    with store, caplog.at_level(logging.WARNING, "versionfs"):
+        assert store.sync_index() == len(packs(shared))
+        assert ("index segment" in caplog.text) == (harm != "empty")
+        assert bring(store, source, branch="other").new_bytes == 0
+
+
+def test_a_segment_tells_nothing_of_packs_that_are_gone(tmp_path: Path, shared: Path) -> None:
+    gone, damaged, *_ = packs(shared)
+    gone.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    store, _ = second(tmp_path, shared)
+    with store:
+        store.sync_index()
+        known = {pack.hex() for pack in store.index.known_packs()}
+    assert gone.name not in known
+    assert damaged.name not in known
+    assert len(known) == len(packs(shared)) - 1
+
+
+def test_progress_counts_packs_of_segments_and_others(tmp_path: Path, shared: Path) -> None:
+    store, objects = second(tmp_path, shared)
+    told: list[tuple[int, int]] = []
+    with store:
+        count = sync.sync_index(objects, store.index, lambda done, all_: told.append((done, all_)))
+    assert told[0] == (0, count)
+    assert told[-1] == (count, count)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_a_local_store_has_segments_too(tmp_path: Path, store: Store, source: Path) -> None:
+    bring(store, source)
+    assert [info.key for info in store.objects.list("index/")]
+
+
+def test_metadata_that_no_segment_vouches_for_is_not_used_again(
+    tmp_path: Path, shared: Path, source: Path
+) -> None:
+    """A killed writer, or an unfinished clone, may have left parents without their children."""
+    for path in segments(shared):
+        path.unlink()
+    metadata = [path for path in packs(shared) if path.read_bytes()[8] == 1]
+    assert len(metadata) > 1
+    child = min(metadata, key=lambda path: path.stat().st_mtime_ns)
+    child.rename(tmp_path / "lost")
+    store, _ = second(tmp_path, shared)
+    with store:
+        result = bring(store, source, branch="other")
+        assert result.new_bytes == 0, "chunks name nothing, and are used"
+        export(store, head(store, "other").root, tmp_path / "out")
+        assert store.statistics().metadata_bytes == sum(
+            path.stat().st_size for path in packs(shared) if path.read_bytes()[8] == 1
+        )
+    assert describe(tmp_path / "out") == describe(source)
