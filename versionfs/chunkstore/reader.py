@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_FAILURES: Final = (CorruptionError, NotFoundError, WouldBlock)
 _MAX_STORED_BYTES: Final = 64 * 1024 * 1024 + 1024
 
 
@@ -75,7 +76,10 @@ class PackReader:
                 said so; the error and a log line name the pack.
             WouldBlock: see ``PackSource.read``; its fetch does what this method does.
         """
-        return self._reading(location, partial(self._read, location, verify, scan))
+        try:
+            return self._read(location, verify, scan)
+        except _FAILURES as error:
+            return self._again(location, partial(self._read, location, verify, scan), error)
 
     def chunk(self, expected: bytes, location: Location, *, scan: bool = False) -> memoryview:
         """Returns a chunk's plaintext, verified against its id.
@@ -84,15 +88,10 @@ class PackReader:
             CorruptionError: as :meth:`read`, or the bytes are not those of the chunk.
             WouldBlock: as :meth:`read`.
         """
-        with self._lock:
-            block = self._blocks.get((location.pack, location.block_offset))
-            if block is not None and location.offset in block.verified:
-                self._blocks.move_to_end((location.pack, location.block_offset))
-                self._hits += 1
-                data = block.data[location.offset : location.offset + location.length]
-                if len(data) == location.length:
-                    return data
-        return self._reading(location, partial(self._chunk, expected, location, scan))
+        try:
+            return self._chunk(expected, location, scan)
+        except _FAILURES as error:
+            return self._again(location, partial(self._chunk, expected, location, scan), error)
 
     def want(self, locations: Iterable[Location]) -> None:
         """Begins to fetch, in parallel, the blocks that will be read at once; does not wait."""
@@ -103,27 +102,31 @@ class PackReader:
 
     # -- parts -----------------------------------------------------------------------------------
 
-    def _reading(self, location: Location, work: Callable[[], T]) -> T:
-        """Runs a read; again, when what a cache gave is damaged."""
+    def _settle(self, location: Location, work: Callable[[], T]) -> T:
+        """Does a read, and what follows when it fails."""
         try:
-            try:
-                return work()
-            except CorruptionError as error:
-                self._drop(location)
-                if not self.source.is_cached:
-                    raise self._damaged(location, error) from error
+            return work()
+        except _FAILURES as error:
+            return self._again(location, work, error)
+
+    def _again(self, location: Location, work: Callable[[], T], error: Exception) -> T:
+        """Does a read again whose bytes are damaged, if a cache may be to blame; else raises."""
+        if isinstance(error, CorruptionError):
+            self._drop(location)
+            if self.source.is_cached:
                 pack = location.pack.hex()
                 log.warning("fetching damaged data again, pack %s: %s", pack, error)
                 self.source.forget(location.pack)
-            try:
-                return work()
-            except CorruptionError as error:
-                self._drop(location)
-                raise self._damaged(location, error) from error
-        except NotFoundError as error:
-            raise self._damaged(location, "the pack is missing from the store") from error
-        except WouldBlock as absent:
-            raise WouldBlock(partial(self._reading, location, work)) from absent
+                try:
+                    return work()
+                except _FAILURES as second:
+                    self._drop(location)
+                    error = second
+        if isinstance(error, WouldBlock):
+            raise WouldBlock(partial(self._settle, location, work)) from error
+        missing = isinstance(error, NotFoundError)
+        what = "the pack is missing from the store" if missing else str(error)
+        raise self._damaged(location, what) from error
 
     def _read(self, location: Location, verify: Callable[[memoryview], T], scan: bool) -> T:
         return verify(self._slice(self._block(location, scan), location))
@@ -182,7 +185,7 @@ class PackReader:
             raise CorruptionError("the pack is truncated")
         return memoryview(decode_block(stored))
 
-    def _damaged(self, location: Location, what: object) -> CorruptionError:
+    def _damaged(self, location: Location, what: str) -> CorruptionError:
         pack = location.pack.hex()
         message = f"damaged data in pack {pack}, block at {location.block_offset}: {what}"
         log.error("%s", message)

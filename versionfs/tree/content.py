@@ -6,6 +6,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice, takewhile
 from typing import Final
@@ -87,12 +88,12 @@ class FileContent:
     read ahead of a sequential reader.
     """
 
-    __slots__ = ("_ahead", "_contents", "_entry", "_extents", "size")
+    __slots__ = ("_ahead", "_contents", "_entry", "_leaf", "size")
 
     def __init__(self, contents: Contents, entry: Entry) -> None:
         self._contents = contents
         self._entry = entry
-        self._extents = _Extents(contents, entry)
+        self._leaf: _Leaf | None = None
         self._ahead: Readahead | None = None
         self.size = entry.size
         if entry.kind == Kind.LARGE and contents.source.is_cached:
@@ -108,16 +109,20 @@ class FileContent:
         end = min(offset + size, self.size)
         if offset < 0 or offset >= end:
             return b""
-        scan = self._entry.kind == Kind.FILE
-        extents = self.extents(offset)
+        entry = self._entry
         parts: list[bytes | memoryview] = []
         try:
+            if entry.kind == Kind.FILE:
+                extent = Extent(self.size, entry.content, entry.location)
+                data = self._contents.extent_data(extent, scan=True)
+                return bytes(end - offset) if data is None else bytes(data[offset:end])
+            extents = self.extents(offset)
             if self._ahead is not None:
                 extents = self._fetched(self._ahead, extents, offset, end)
             for start, extent in extents:
                 low = max(offset - start, 0)
                 high = min(end - start, extent.length)
-                data = self._contents.extent_data(extent, scan=scan)
+                data = self._contents.extent_data(extent)
                 parts.append(bytes(high - low) if data is None else data[low:high])
                 if start + extent.length >= end:
                     break
@@ -148,7 +153,19 @@ class FileContent:
 
     def extents(self, offset: int = 0) -> Iterator[tuple[int, Extent]]:
         """Yields the extents from the one that holds ``offset`` on, each with its own offset."""
-        return self._extents.since(offset)
+        entry = self._entry
+        if entry.kind == Kind.FILE:
+            if entry.size:
+                yield 0, Extent(entry.size, entry.content, entry.location)
+            return
+        leaf = self._leaf
+        if leaf is not None and leaf.begin <= offset < leaf.end:
+            yield from leaf.since(offset)
+            offset = leaf.end
+        if offset < self.size:
+            for leaf in _leaves(self._contents, entry.node, 0, offset):
+                self._leaf = leaf
+                yield from leaf.since(offset)
 
     def close(self) -> None:
         """Ends what is read ahead. The file may be read again, and closed again."""
@@ -168,57 +185,43 @@ class FileContent:
             yield from batch
 
 
-class _Extents:
-    """A file's extents; remembers the leaf of its manifest that was read last."""
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """A leaf of a manifest: the bytes ``[begin, end)`` of the file."""
 
-    __slots__ = ("_contents", "_entry", "_leaf")
-
-    def __init__(self, contents: Contents, entry: Entry) -> None:
-        self._contents = contents
-        self._entry = entry
-        self._leaf: tuple[int, int, ManifestNode] | None = None
+    begin: int
+    end: int
+    node: ManifestNode
 
     def since(self, offset: int) -> Iterator[tuple[int, Extent]]:
-        """See ``FileContent.extents``."""
-        entry = self._entry
-        if entry.kind == Kind.FILE:
-            if entry.size:
-                yield 0, Extent(entry.size, entry.content, entry.location)
-            return
-        leaf = self._leaf
-        if leaf is not None and leaf[0] <= offset < leaf[1]:
-            begin, end, node = leaf
-            yield from _leaf_extents(node, begin, offset)
-            offset = end
-        if offset < entry.size:
-            yield from self._below(entry.node, 0, offset)
-
-    def _below(self, ref: NodeRef, begin: int, offset: int) -> Iterator[tuple[int, Extent]]:
-        node = self._contents.node(ref)
-        if node.level == 0:
-            self._leaf = (begin, begin + node.ends[-1], node)
-            yield from _leaf_extents(node, begin, offset)
-            return
+        """Yields the extents from the one that holds ``offset`` on, each with its own offset."""
+        node, begin = self.node, self.begin
         first = bisect_right(node.ends, offset - begin) if offset > begin else 0
         for index in range(first, len(node.items)):
-            child = node.items[index]
-            assert isinstance(child, ManifestChild)
-            yield from self._below(child.ref, begin + node.ends[index] - child.length, offset)
+            extent = node.items[index]
+            assert isinstance(extent, Extent)
+            yield begin + node.ends[index] - extent.length, extent
 
 
 def _ranges(contents: Contents, entry: Entry, start: int, end: int) -> Iterator[PackRange]:
-    """Yields where the bytes ``[start, end)`` of a file lie."""
-    for offset, extent in _Extents(contents, entry).since(start):
-        if offset >= end:
-            return
-        where = extent.location
-        if where is not None:
-            yield PackRange(where.pack, where.block_offset, where.stored_length)
+    """Yields where the bytes ``[start, end)`` of a large file lie."""
+    for leaf in _leaves(contents, entry.node, 0, start):
+        for offset, extent in leaf.since(start):
+            if offset >= end:
+                return
+            where = extent.location
+            if where is not None:
+                yield PackRange(where.pack, where.block_offset, where.stored_length)
 
 
-def _leaf_extents(node: ManifestNode, begin: int, offset: int) -> Iterator[tuple[int, Extent]]:
+def _leaves(contents: Contents, ref: NodeRef, begin: int, offset: int) -> Iterator[_Leaf]:
+    """Yields the leaves below a manifest's node from the one that holds ``offset`` on."""
+    node = contents.node(ref)
+    if node.level == 0:
+        yield _Leaf(begin, begin + node.ends[-1], node)
+        return
     first = bisect_right(node.ends, offset - begin) if offset > begin else 0
     for index in range(first, len(node.items)):
-        extent = node.items[index]
-        assert isinstance(extent, Extent)
-        yield begin + node.ends[index] - extent.length, extent
+        child = node.items[index]
+        assert isinstance(child, ManifestChild)
+        yield from _leaves(contents, child.ref, begin + node.ends[index] - child.length, offset)
