@@ -1,0 +1,11 @@
+"""Writable branches: what was changed on this machine and is not committed yet.
+
+A workspace lies over the tree of its base commit. Its records are in a :class:`Table`, the bytes
+written to files in :class:`Staging`; :class:`LayeredFile` puts a file together from both.
+"""
+
+from versionfs.workspace.journal import Mutation
+from versionfs.workspace.staging import LayerStatus, Staging
+from versionfs.workspace.table import FrozenTable, Table
+
+__all__ = ["FrozenTable", "LayerStatus", "Mutation", "Staging", "Table"]
