@@ -35,7 +35,8 @@ _HEAD: Final = struct.Struct("<8sHxxI48x").pack(b"VFSCACHE", 1, GRANULE_BYTES)
 _HEAD_BYTES: Final = len(_HEAD)
 _DATA_AT: Final = 128 * 1024
 _GRANULES: Final = _DATA_AT - _HEAD_BYTES
-_FILE_BYTES: Final = 4096  # what a file takes beside its granules
+_FILE_BYTES: Final = 8192
+"""What a file takes beside its granules: a page of its head, and one of the file system's map."""
 _USAGE: Final = struct.Struct("<8sQ")
 _USAGE_MAGIC: Final = b"VFSUSAGE"
 _KEPT: Final = 0.9
