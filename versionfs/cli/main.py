@@ -20,11 +20,13 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Data": {
         "import": ("importing:import_command", "Store a folder, file or tar as a new commit."),
         "export": ("exporting:export_command", "Write a version to a folder or file."),
+        "clone": ("cloning:clone_command", "Copy a repository or a store to another store."),
     },
     "Mount": {
         "mount": ("mounting:mount_command", "Show every version as a folder."),
         "umount": ("mounting:umount_command", "End a mount."),
         "mounts": ("mounting:mounts_command", "List the mounts of this machine."),
+        "fetch": ("fetching:fetch_command", "Look for what other machines committed, now."),
     },
     "Look": {
         "log": ("history:log_command", "List the commits of a branch, newest first."),

@@ -39,10 +39,12 @@ Warn = Callable[[str], None]
 
 
 @contextmanager
-def shown_progress(session: Session, title: str) -> Iterator[tuple[Report | None, Warn]]:
+def shown_progress(
+    session: Session, title: str, *, unit: str = "file"
+) -> Iterator[tuple[Report | None, Warn]]:
     """Shows progress on a terminal while the body runs; yields where to report and to warn.
 
-    Both may be called from any thread. Standard error that is no terminal gets warnings only.
+    ``unit`` is what the files of a report are. Both may be called from any thread. Standard error that is no terminal gets warnings only.
     """
     if not sys.stderr.isatty():
         yield None, session.warn
@@ -64,7 +66,8 @@ def shown_progress(session: Session, title: str) -> Iterator[tuple[Report | None
 
     def report(state: Progress) -> None:
         done, total = state.files, state.files_total
-        files = f"{done:,} of {total:,} files" if total is not None else f"{done:,} files"
+        of = f" of {total:,}" if total is not None else ""
+        files = f"{done:,}{of} {unit}s"
         display.update(task, completed=state.bytes, total=state.bytes_total, files=files)
 
     def warn(message: str) -> None:
