@@ -44,7 +44,8 @@ def shown_progress(
 ) -> Iterator[tuple[Report | None, Warn]]:
     """Shows progress on a terminal while the body runs; yields where to report and to warn.
 
-    ``unit`` is what the files of a report are. Both may be called from any thread. Standard error that is no terminal gets warnings only.
+    ``unit`` is what the files of a report are. Both may be called from any thread. Standard error
+    that is no terminal gets warnings only.
     """
     if not sys.stderr.isatty():
         yield None, session.warn
