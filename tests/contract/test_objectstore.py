@@ -377,7 +377,7 @@ def test_what_was_removed_by_version_is_nothing_to_anybody(store: ObjectStore) -
 
 
 def test_of_sixteen_writers_one_wins_each_round(store: ObjectStore) -> None:
-    """Also over nothing, and over what was removed."""
+    """Also over nothing, and over what was removed. (SeaweedFS takes a second for a quarrel.)"""
     version: Version | None = None
     start = threading.Barrier(16)
     won: list[tuple[bytes, Version]] = []
@@ -388,7 +388,7 @@ def test_of_sixteen_writers_one_wins_each_round(store: ObjectStore) -> None:
         with suppress(ConflictError):
             won.append((data, store.replace("ref", data, expected)))
 
-    for round_ in range(12):
+    for round_ in range(6):
         won.clear()
         writers = [
             threading.Thread(target=write, args=(number, round_, version)) for number in range(16)
@@ -400,7 +400,7 @@ def test_of_sixteen_writers_one_wins_each_round(store: ObjectStore) -> None:
         assert len(won) == 1
         assert store.read("ref") == won[0]
         version = won[0][1]
-        if round_ % 4 == 3:
+        if round_ % 3 == 2:
             store.remove("ref", version)
             version = None
 
