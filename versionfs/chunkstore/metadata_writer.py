@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from pathlib import Path
 from typing import Final
 
 from versionfs.chunking import BlockCodec, id_of, stamp
@@ -60,6 +61,7 @@ class MetadataWriter:
         *,
         uploads: Executor | None = None,
         segments: SegmentWriter | None = None,
+        adopt: Callable[[PackId, Path], None] | None = None,
     ) -> None:
         """Makes a writer.
 
@@ -71,6 +73,8 @@ class MetadataWriter:
             uploads: puts complete packs, for stores where that takes long: one after the other,
                 because what is in the store must name nothing that is not. None waits for each.
             segments: is told of each pack that is in the store.
+            adopt: is given each complete pack, in a file, to keep in a cache: what one import
+                writes, the next one reads.
         """
         self._objects = objects
         self._index = index
@@ -78,6 +82,7 @@ class MetadataWriter:
         self._codec = codec
         self._uploads = uploads
         self._segments = segments
+        self._adopt = adopt
         self._uploading: deque[tuple[Future[None], PackWriter, dict[bytes, NodeRef]]] = deque()
         self._writer: PackWriter | None = None
         self._blocks: dict[bytes, _Block] = {}
@@ -240,6 +245,8 @@ class MetadataWriter:
 
     def _put_pack(self, writer: PackWriter, pack: FinishedPack) -> None:
         """Puts a complete pack into the store, then into the index. May run in another thread."""
+        if self._adopt is not None:
+            self._adopt(pack.id, pack.path)
         self._objects.put_file(pack_key(pack.id), pack.path)
         writer.close()
         try:

@@ -189,6 +189,7 @@ class Store:
         self, *, uploads: Executor | None = None, segments: SegmentWriter | None = None
     ) -> MetadataWriter:
         """Returns a new writer of trees and commits; see :class:`MetadataWriter`."""
+        source = self.source
         return MetadataWriter(
             self.objects,
             self.index,
@@ -196,6 +197,7 @@ class Store:
             self.codec,
             uploads=uploads,
             segments=segments,
+            adopt=source.cache.adopt if isinstance(source, FetchingSource) else None,
         )
 
     def sync_index(self) -> int:

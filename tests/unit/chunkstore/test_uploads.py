@@ -164,3 +164,15 @@ def test_another_machine_goes_on_where_one_failed(
         bring(other, source)
         assert there.sent < size - objects.sent + 100_000 + size / 50
         assert content(other, b"d3/e3/f43") == (source / "d3/e3/f43").read_bytes()
+
+
+def test_an_import_reads_from_its_cache_what_the_one_before_it_wrote(
+    remote: tuple[Store, CountingFolder], source: Path
+) -> None:
+    store, objects = remote
+    bring(store, source)
+    (source / "d3/e3/f43").write_bytes(b"changed")
+    objects.forget()
+    bring(store, source)
+    assert [key for key, _, _ in objects.ranges if key.startswith("packs/")] == []
+    assert content(store, b"d3/e3/f43") == b"changed"
