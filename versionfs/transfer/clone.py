@@ -20,6 +20,7 @@ from versionfs.errors import ConflictError, CorruptionError, InvalidInputError, 
 from versionfs.objectstore import Version
 from versionfs.repo import RefKind, Store
 from versionfs.repo.history import ancestors
+from versionfs.transfer.leftovers import remove_leftovers
 from versionfs.transfer.packcopy import PackCopier
 from versionfs.transfer.reachable import Reachable
 from versionfs.types import NodeRef
@@ -130,6 +131,7 @@ def clone(
     repositories = source.repositories() if repository is None else [repository]
     if repository is not None:
         source.repository(repository)  # NotFoundError, with a hint
+    remove_leftovers(target)
     plan = _plan(source, target, repositories, whole=repository is None)
     present = packs_in_store(target.objects)
     missing = {pack: size for pack, size in plan.packs.items() if present.get(pack) != size}

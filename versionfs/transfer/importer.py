@@ -20,13 +20,13 @@ from versionfs.errors import (
     InvalidInputError,
     NotFoundError,
     SourceError,
-    VersionFSError,
 )
 from versionfs.index import IndexDamagedError
 from versionfs.objectstore import Version
 from versionfs.repo import RefKind, Repository, Store, validate_name, write_commit
 from versionfs.transfer.assembler import Assembler
 from versionfs.transfer.folder import FolderWalker
+from versionfs.transfer.leftovers import remove_leftovers
 from versionfs.transfer.overlay import overlay
 from versionfs.transfer.pipeline import ImportProgress, Pipeline
 from versionfs.transfer.remembered import RememberedSource
@@ -162,7 +162,7 @@ def _import(
         skipped.append((where, reason))
         warn(f"left out: {_show(where)} is {reason}")
 
-    _clean(store)
+    remove_leftovers(store)
     store.sync_index()
     with ExitStack() as stack:
         stack.callback(opened.close)
@@ -405,16 +405,6 @@ def _at_path(store: Store, head: Commit | None, path: bytes) -> Entry | None:
     if entry is None:
         return None
     return entry._replace(mtime_ns=0, uid=0, gid=0, stamp=NO_STAMP, location=None)
-
-
-def _clean(store: Store) -> None:
-    """Removes what killed imports left; a failure to do so is no reason not to import."""
-    clean = getattr(store.objects, "clean_temporary", None)
-    if clean is not None:
-        try:
-            clean()
-        except VersionFSError as error:
-            log.warning("cannot remove old temporary files: %s", error)
 
 
 def _unreadable(problems: list[tuple[bytes, str]]) -> SourceError:
