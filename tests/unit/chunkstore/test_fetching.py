@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.remote import RemoteFolder
-from versionfs.chunkstore import DiskCache, FetchingSource
-from versionfs.errors import NotFoundError
+from versionfs.chunkstore import DiskCache, FetchingSource, PackRange
+from versionfs.chunkstore.diskcache import GRANULE_BYTES
+from versionfs.errors import NotFoundError, StorageTransientError
 from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.pack import pack_key
 from versionfs.types import PackId
@@ -49,12 +50,21 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.close()
 
 
+def _wait(barrier: threading.Barrier) -> None:
+    barrier.wait(20)
+
+
 def settle(source: FetchingSource) -> None:
     """Waits until nothing is under way."""
+    barrier = threading.Barrier(3)
+    # Behind all that was planned, for both planners.
+    for _ in range(2):
+        source.later(lambda: _wait(barrier))
+    _wait(barrier)
     in_flight = source._in_flight
     with in_flight._idle:
         assert in_flight._idle.wait_for(
-            lambda: not in_flight._running and not in_flight._prefetched, 20
+            lambda: not (in_flight._running or in_flight._prefetched), 20
         )
 
 
@@ -110,3 +120,249 @@ def test_ten_readers_of_one_block_send_one_request(place: Place) -> None:
 def test_a_pack_that_is_not_in_the_store_is_not_found(place: Place) -> None:
     with pytest.raises(NotFoundError):
         place.source().read(PackId(b"\xcd" * 32), 0, 10)
+
+
+# -- how much a read brings ------------------------------------------------------------------------
+
+
+def test_a_read_that_is_no_scan_brings_its_granules_only(place: Place) -> None:
+    source = place.source()
+    source.read(PACK, 3 * MIB + 5, 100)
+    assert place.remote.ranges == [(pack_key(PACK), 3 * MIB, GRANULE_BYTES)]
+
+
+def test_a_scan_brings_more_with_each_miss_and_then_the_pack(place: Place) -> None:
+    source = place.source()
+    received = []
+    for start in (4 * MIB, 5 * MIB, 0):
+        source.read(PACK, start, 1000, scan=True)
+        settle(source)
+        received.append(place.remote.received)
+    assert received[0] == 256 * 1024
+    assert 2 * MIB <= received[1] - received[0] <= 2 * MIB + GRANULE_BYTES
+    requests = place.remote.requests["get"]
+    assert source.read(PACK, 0, len(DATA)) == DATA
+    assert place.remote.requests["get"] == requests <= 7
+    assert place.remote.received <= len(DATA) + 256 * 1024
+
+
+def test_the_rest_of_a_pack_comes_side_by_side(place: Place) -> None:
+    place.remote.latency = 0.02
+    source = place.source()
+    for start in (0, MIB, 4 * MIB):
+        source.read(PACK, start, 1000, scan=True)
+    settle(source)
+    assert place.remote.most_at_once >= 2
+
+
+def test_first_touches_of_many_packs_fetch_little_of_each(place: Place) -> None:
+    source = place.source()
+    packs = [PackId(bytes([number]) * 32) for number in range(20)]
+    for pack in packs:
+        place.remote.inner.put(pack_key(pack), DATA)
+        source.read(pack, 5 * MIB, 1000, scan=True)
+    settle(source)
+    assert place.remote.received == 20 * 256 * 1024
+
+
+def test_neighbours_share_a_request_and_gaps_are_bridged(place: Place) -> None:
+    source = place.source()
+    few = [0, GRANULE_BYTES, 4 * GRANULE_BYTES, 5 * GRANULE_BYTES, 40 * GRANULE_BYTES]
+    source.want(PackRange(PACK, start, 10) for start in few)
+    settle(source)
+    expected = [(0, 6 * GRANULE_BYTES), (40 * GRANULE_BYTES, GRANULE_BYTES)]
+    assert sorted(r[1:] for r in place.remote.ranges) == expected
+
+
+def test_no_request_is_for_more_than_4_mib(place: Place) -> None:
+    source = place.source()
+    assert source.read(PACK, 0, len(DATA)) == DATA
+    assert [length for _, _, length in place.remote.ranges].count(4 * MIB) == 2
+    assert place.remote.requests["get"] == 3
+
+
+# -- in the background -----------------------------------------------------------------------------
+
+
+class Gate:
+    """Holds the requests of a store until it is opened."""
+
+    def __init__(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered: list[int] = []
+        self.arrived = threading.Semaphore(0)
+        self._open = threading.Event()
+        inner = place.remote.get
+
+        def get(key: str, start: int = 0, length: int | None = None) -> bytes:
+            self.entered.append(start)
+            self.arrived.release()
+            assert self._open.wait(20)
+            return inner(key, start, length)
+
+        monkeypatch.setattr(place.remote, "get", get)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def gate(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made = Gate(place, monkeypatch)
+    yield made
+    made.open()
+
+
+def ranges(*starts: int) -> list[PackRange]:
+    return [PackRange(PACK, start, 10) for start in starts]
+
+
+def test_what_is_cancelled_before_it_begins_is_not_fetched(place: Place, gate: Gate) -> None:
+    source = place.source(connections=2)
+    source.prefetch(ranges(0, MIB, 2 * MIB, 3 * MIB), "one")
+    source.prefetch(ranges(4 * MIB), "other")
+    assert gate.arrived.acquire(timeout=20)
+    source.cancel("one")
+    gate.open()
+    settle(source)
+    assert gate.entered == [0, 4 * MIB]
+    assert source.read(PACK, MIB, 10) == DATA[MIB : MIB + 10]
+
+
+def test_a_reader_goes_before_all_prefetches_and_takes_over_its_own(
+    place: Place, gate: Gate
+) -> None:
+    source = place.source(connections=2)
+    source.prefetch(ranges(0, MIB, 2 * MIB, 3 * MIB), "one")
+    assert gate.arrived.acquire(timeout=20)
+    with ThreadPoolExecutor(1) as readers:
+        read = readers.submit(source.read, PACK, 3 * MIB, 10)
+        assert gate.arrived.acquire(timeout=20)
+        source.cancel("one")
+        gate.open()
+        assert read.result(20) == DATA[3 * MIB : 3 * MIB + 10]
+    settle(source)
+    assert gate.entered == [0, 3 * MIB]
+
+
+def test_a_closed_source_tells_those_who_wait(place: Place, gate: Gate) -> None:
+    source = place.source(connections=1)
+    source.prefetch(ranges(0), "one")
+    assert gate.arrived.acquire(timeout=20)
+    with ThreadPoolExecutor(2) as threads:
+        read = threads.submit(source.read, PACK, MIB, 10)
+        while not source._in_flight._demanded:
+            assert not read.done()
+        closing = threads.submit(source.close)
+        with pytest.raises(StorageTransientError):
+            read.result(20)
+        gate.open()
+        closing.result(20)
+    with pytest.raises(StorageTransientError):
+        source.read(PACK, 2 * MIB, 10)
+
+
+def test_when_the_store_fails_what_was_to_be_prefetched_is_dropped(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        place.remote.requests["failed"] += 1
+        raise StorageTransientError("no network")
+
+    monkeypatch.setattr(place.remote, "get", fail)
+    source = place.source(connections=1)
+    source.prefetch(ranges(*range(0, 8 * MIB, MIB)), "one")
+    settle(source)
+    assert place.remote.requests["failed"] == 1
+    with pytest.raises(StorageTransientError, match="no network"):
+        source.read(PACK, 0, 10)
+    monkeypatch.undo()
+    assert source.read(PACK, 0, 10) == DATA[:10]
+
+
+def test_cached_data_is_read_while_the_store_is_away(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.source().read(PACK, 0, 3 * MIB)
+    settle(place._sources[0])
+
+    def fail(*_: object) -> bytes:
+        raise StorageTransientError("no network")
+
+    monkeypatch.setattr(place.remote, "get", fail)
+    assert place.source().read(PACK, 0, 3 * MIB) == DATA[: 3 * MIB]
+
+
+# -- without a disk --------------------------------------------------------------------------------
+
+
+def test_without_a_disk_cache_what_was_fetched_is_read_from_memory(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    (place.folder / "cache").write_bytes(b"a file where the folder should be")
+    source = place.source()
+    for start in range(0, 8 * MIB, 700_000):
+        with never_blocking(), pytest.raises(WouldBlock) as told:
+            source.read(PACK, start, 700_000)
+        told.value.fetch()
+        with never_blocking():
+            assert source.read(PACK, start, 700_000) == DATA[start : start + 700_000]
+    assert caplog.text.count("without the disk cache") == 1
+
+
+def test_a_part_in_memory_and_a_part_on_disk_is_all_at_hand(place: Place) -> None:
+    first = place.source()
+    first.read(PACK, 0, GRANULE_BYTES)
+    settle(first)
+    source = place.source()
+    source._recent.add(PACK, 1, DATA[GRANULE_BYTES : 2 * GRANULE_BYTES])
+    with never_blocking():
+        assert source.read(PACK, GRANULE_BYTES - 5, 10) == DATA[GRANULE_BYTES - 5 :][:10]
+
+
+def test_memory_is_bounded(place: Place) -> None:
+    source = place.source()
+    for number in range(10):
+        pack = PackId(bytes([number]) * 32)
+        place.remote.inner.put(pack_key(pack), DATA)
+        source.read(pack, 0, len(DATA))
+    settle(source)
+    assert source._recent._held <= 16 * MIB
+    assert sum(len(data) for data in source._recent._runs.values()) == source._recent._held
+    assert not source._in_flight._by_granule
+
+
+def test_statistics_count_hits_misses_and_bytes(place: Place) -> None:
+    source = place.source()
+    source.read(PACK, 0, 10)
+    source.read(PACK, 10, 10)
+    source.prefetch(ranges(2 * MIB), "one")
+    settle(source)
+    found = source.statistics()
+    assert (found.misses, found.memory_hits, found.requests) == (1, 1, 2)
+    assert found.fetched_bytes == 2 * GRANULE_BYTES
+    assert found.prefetched_bytes == GRANULE_BYTES
+    again = place.source()
+    again.read(PACK, 0, 10)
+    assert again.statistics().disk_hits == 1
+
+
+def test_many_readers_of_a_cache_that_is_too_small_read_nothing_wrong(place: Place) -> None:
+    place.bound = 3 * MIB
+    packs = [PackId(bytes([number]) * 32) for number in range(6)]
+    for pack in packs:
+        place.remote.inner.put(pack_key(pack), DATA)
+    sources = [place.source(), place.source()]
+
+    def read(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(60):
+            source, pack = rng.choice(sources), rng.choice(packs)
+            start, length = rng.randrange(len(DATA)), rng.choice([10, 100_000, 900_000])
+            if rng.random() < 0.05:
+                source.forget(pack)
+            scan = rng.random() < 0.5
+            assert source.read(pack, start, length, scan) == DATA[start : start + length]
+
+    with ThreadPoolExecutor(8) as readers:
+        list(readers.map(read, range(8)))
+    assert sources[0].cache.usage().held_bytes <= place.bound
