@@ -10,23 +10,30 @@ from versionfs.tree.edit import (
     empty_directory,
     with_root,
 )
+from versionfs.tree.fileedit import EMPTY_FILE, FileEditor, StoredFile
 from versionfs.tree.manifest import ManifestBuilder, ManifestChild
 from versionfs.tree.node import Child, Inner, Leaf, decode_xattrs, encode_xattrs
 from versionfs.tree.numbers import INDEX_MASK, InodeTable, LeafTable, place, split_place
 from versionfs.tree.reader import Trees, TreeStatistics
+from versionfs.tree.recut import Kept, New, recut
 
 __all__ = [
+    "EMPTY_FILE",
     "INDEX_MASK",
     "Change",
     "Child",
     "Contents",
     "FileContent",
+    "FileEditor",
     "Inner",
     "InodeTable",
+    "Kept",
     "Leaf",
     "LeafTable",
     "ManifestBuilder",
     "ManifestChild",
+    "New",
+    "StoredFile",
     "TreeEditor",
     "TreeStatistics",
     "Trees",
@@ -39,6 +46,7 @@ __all__ = [
     "empty_directory",
     "encode_xattrs",
     "place",
+    "recut",
     "same_entry",
     "split_place",
     "with_root",

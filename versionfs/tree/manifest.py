@@ -11,7 +11,9 @@ changes one path. Manifest nodes have no attributes; locations are one per exten
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -85,8 +87,8 @@ def _encode(level: int, lengths: Sequence[int], ids: Sequence[bytes]) -> bytes:
 class _ManifestShape:
     """Manifests, for the builder."""
 
-    def __init__(self, objects: MetadataReader, writer: MetadataWriter) -> None:
-        self._objects = objects
+    def __init__(self, read: Callable[[NodeRef], ManifestNode], writer: MetadataWriter) -> None:
+        self._read = read
         self._writer = writer
 
     def ends_leaf(self, item: Extent) -> bool:
@@ -107,23 +109,71 @@ class _ManifestShape:
         return ManifestChild(ref, sum(c.length for c in children))
 
     def read_leaf(self, child: ManifestChild) -> Sequence[Extent]:
-        items = read_manifest_node(self._objects, child.ref).items
+        items = self._read(child.ref).items
         return [item for item in items if isinstance(item, Extent)]
 
     def read_inner(self, child: ManifestChild) -> Sequence[ManifestChild]:
-        items = read_manifest_node(self._objects, child.ref).items
+        items = self._read(child.ref).items
         return [item for item in items if isinstance(item, ManifestChild)]
 
 
 class ManifestBuilder:
     """Takes a file's extents in order and stores its manifest; memory follows the tree's height."""
 
-    def __init__(self, objects: MetadataReader, writer: MetadataWriter) -> None:
-        self._builder: Builder[Extent, ManifestChild] = Builder(_ManifestShape(objects, writer))
+    def __init__(
+        self,
+        objects: MetadataReader,
+        writer: MetadataWriter,
+        *,
+        read: Callable[[NodeRef], ManifestNode] | None = None,
+    ) -> None:
+        """Makes a builder.
+
+        Args:
+            objects: where to read nodes of other manifests.
+            writer: stores nodes.
+            read: returns a node instead, as one who keeps them in memory can.
+        """
+        self._read = read if read is not None else partial(read_manifest_node, objects)
+        self._builder: Builder[Extent, ManifestChild] = Builder(_ManifestShape(self._read, writer))
 
     def add(self, extent: Extent) -> None:
         """Adds the next extent."""
         self._builder.add(extent)
+
+    def keep(self, root: NodeRef, start: int, end: int) -> None:
+        """Adds the extents of another manifest that lie in ``[start, end)`` of its file.
+
+        Both are offsets where extents begin or end. Nodes that can be taken over whole are not
+        read: that leaves a few at either end, whatever lies between.
+
+        Raises:
+            ValueError: an extent lies across the start or the end.
+            CorruptionError: a node is damaged or gone.
+        """
+        self._keep(self._read(root), 0, start, end, edge=True)
+
+    def _keep(self, node: ManifestNode, begin: int, start: int, end: int, *, edge: bool) -> None:
+        """Adds what lies below a node whose first byte is ``begin`` of the file.
+
+        ``edge`` says that it is on the right edge of its tree.
+        """
+        last = len(node.items) - 1
+        for index in range(bisect_right(node.ends, start - begin), last + 1):
+            item = node.items[index]
+            stop = begin + node.ends[index]
+            at = stop - item.length
+            if at >= end:
+                return
+            if isinstance(item, Extent):
+                if at < start or stop > end:
+                    raise ValueError(f"an extent [{at}, {stop}) lies across [{start}, {end})")
+                self._builder.add(item)
+            elif start <= at and stop <= end:
+                rightmost = edge and index == last
+                self._builder.add_child(item, node.level - 1, rightmost=rightmost)
+            else:
+                self._keep(self._read(item.ref), at, start, end, edge=edge and index == last)
 
     def finish(self) -> ManifestChild:
         """Returns the root."""
