@@ -4,8 +4,18 @@ A workspace lies over the tree of its base commit. Its records are in a :class:`
 written to files in :class:`Staging`; :class:`LayeredFile` puts a file together from both.
 """
 
+from versionfs.workspace.content import Layer, LayeredFile, Stack
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.staging import LayerStatus, Staging
 from versionfs.workspace.table import FrozenTable, Table
 
-__all__ = ["FrozenTable", "LayerStatus", "Mutation", "Staging", "Table"]
+__all__ = [
+    "FrozenTable",
+    "Layer",
+    "LayerStatus",
+    "LayeredFile",
+    "Mutation",
+    "Stack",
+    "Staging",
+    "Table",
+]
