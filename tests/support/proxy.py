@@ -18,7 +18,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -94,14 +93,15 @@ class Hang:
 
 
 @dataclass(frozen=True, slots=True)
-class WithoutConditions:
-    """The server gets the request without If-Match and If-None-Match: it knows no conditions."""
+class Without:
+    """The server gets the request without some headers (named in small), as if it knew them not."""
 
+    names: tuple[str, ...]
     access_key: str
     secret_key: str
 
 
-Fault = Answer | AnswerAfter | Reset | LoseReply | Truncate | Flip | Slow | Hang | WithoutConditions
+Fault = Answer | AnswerAfter | Reset | LoseReply | Truncate | Flip | Slow | Hang | Without
 Plan = Callable[[Request], Fault | None]
 
 
@@ -343,7 +343,7 @@ class _Exchanges:
                 self._client.read(length)
                 _answer(client, method, fault.status, fault.code)
                 return False
-            if isinstance(fault, WithoutConditions):
+            if isinstance(fault, Without):
                 body = self._client.read(length)
                 headers = _sign_again(fault, method, path, headers, body)
                 self._server.connection.sendall(_head(first, headers) + body)
@@ -434,18 +434,18 @@ def _splice(source: socket.socket, target: socket.socket, length: int) -> None:
 
 
 def _sign_again(
-    fault: WithoutConditions,
+    fault: Without,
     method: str,
     path: str,
     headers: list[tuple[str, str]],
     body: bytes,
 ) -> list[tuple[str, str]]:
-    """Returns the headers without conditions, signed: the signature covered them."""
+    """Returns the headers that are left, signed: the signature covered all."""
     from botocore.auth import S3SigV4Auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
-    dropped = ("authorization", "x-amz-date", "if-match", "if-none-match")
+    dropped = ("authorization", "x-amz-date", *fault.names)
     kept = {name: value for name, value in headers if name.lower() not in dropped}
     host = next(value for name, value in headers if name.lower() == "host")
     request = AWSRequest(method=method, url=f"http://{host}{path}", headers=kept, data=body)
