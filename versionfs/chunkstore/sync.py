@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Final
 
 from versionfs.chunkstore.parallel import in_order
@@ -26,8 +27,9 @@ log = logging.getLogger(__name__)
 
 _TAIL_BYTES: Final = 256 * 1024
 """What is read at once of a pack's end behind a network: index and trailer of nearly all packs."""
-_SEGMENTS_AT_ONCE: Final = 4
-"""They have 8 MiB and more, and decoded they take several times that."""
+_LARGE_SEGMENT_BYTES: Final = 1024 * 1024
+_LARGE_SEGMENTS_AT_ONCE: Final = 4
+"""They have 8 MiB and more. Most are of one small commit, and as many come as may."""
 
 Progress = Callable[[int, int], None]
 
@@ -85,7 +87,7 @@ def sync_index(
 
     report()
     threads = 1 if objects.is_local else connections
-    _add_segments(objects, index, missing, report, min(threads, _SEGMENTS_AT_ONCE))
+    _add_segments(objects, index, missing, report, threads)
     _add_packs(objects, index, missing, report, threads)
     log.info("indexed %d packs", total)
     return total
@@ -103,8 +105,12 @@ def _add_segments(
         read = index.segments()
     except IndexDamagedError:
         read = set()
-    listed = (info.key.removeprefix(SEGMENT_PREFIX) for info in objects.list(SEGMENT_PREFIX))
-    names = [name for name in listed if name not in read]
+    sizes = {
+        info.key.removeprefix(SEGMENT_PREFIX): info.size for info in objects.list(SEGMENT_PREFIX)
+    }
+    new = [name for name in sizes if name not in read]
+    small = [name for name in new if sizes[name] <= _LARGE_SEGMENT_BYTES]
+    large = [name for name in new if sizes[name] > _LARGE_SEGMENT_BYTES]
 
     def fetch(name: str) -> tuple[str, bytes]:
         try:
@@ -112,7 +118,10 @@ def _add_segments(
         except NotFoundError:
             return name, b""
 
-    for name, data in in_order(fetch, names, threads):
+    for name, data in chain(
+        in_order(fetch, large, min(threads, _LARGE_SEGMENTS_AT_ONCE)),
+        in_order(fetch, small, threads),
+    ):
         if not missing:
             return
         if not data:

@@ -28,7 +28,8 @@ from versionfs.types import NodeRef
 log = logging.getLogger(__name__)
 
 _SEGMENTS: Final = "index/"
-_COPIES_AT_ONCE: Final = 4
+_COPIES_AT_ONCE: Final = 8
+"""Each takes a piece of 8 MiB in memory, and its pack in a temporary file."""
 _MOVE_ATTEMPTS: Final = 5
 
 

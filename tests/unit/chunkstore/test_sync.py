@@ -184,3 +184,19 @@ def test_metadata_that_no_segment_vouches_for_is_not_used_again(
             path.stat().st_size for path in packs(shared) if path.read_bytes()[8] == 1
         )
     assert describe(tmp_path / "out") == describe(source)
+
+
+def test_small_segments_are_fetched_side_by_side(
+    tmp_path: Path, shared: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with machine(tmp_path / "first", shared)[0] as store:
+        for number in range(12):
+            (source / "more").write_bytes(b"more %d" % number)
+            bring(store, source)
+    for large, most in ((1 << 20, 8), (100, sync._LARGE_SEGMENTS_AT_ONCE)):
+        monkeypatch.setattr(sync, "_LARGE_SEGMENT_BYTES", large)
+        store, objects = machine(tmp_path / f"second-{most}", shared, latency=0.01)
+        with store:
+            assert sync.sync_index(objects, store.index, connections=8) == len(packs(shared))
+        assert objects.requests == {"list": 2, "get": 13}
+        assert 1 < objects.most_at_once <= most
