@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import BinaryIO, Final
 
 from versionfs.errors import (
@@ -30,8 +28,8 @@ from versionfs.transfer.leftovers import remove_leftovers
 from versionfs.transfer.overlay import overlay
 from versionfs.transfer.pipeline import ImportProgress, Pipeline
 from versionfs.transfer.remembered import RememberedSource
+from versionfs.transfer.source import Source
 from versionfs.transfer.tarball import TarImport
-from versionfs.transfer.tarstream import is_tar
 from versionfs.tree import edit_paths, empty_directory, same_entry
 from versionfs.types import NO_STAMP, Commit, Entry
 
@@ -148,7 +146,7 @@ def _import(
     keep, checksum, skip_errors = options.keep, options.checksum, options.skip_errors
     repository, branch, path = target.repository.name, target.branch, target.path
     started = time.monotonic()
-    opened = _Source.open(source, stdin)
+    opened = Source.open(source, stdin)
     problems: list[tuple[bytes, str]] = []
     skipped: list[tuple[bytes, str]] = []
 
@@ -211,63 +209,10 @@ def _import(
     )
 
 
-class _Source:
-    """An opened source: a folder, a file, or a tar as a stream."""
-
-    def __init__(self, kind: str, name: str, path: bytes, stream: BinaryIO | None = None) -> None:
-        self.kind = kind
-        self.name = name
-        self.path = path
-        self.stream = stream
-
-    @property
-    def identity(self) -> bytes:
-        """What is the same each time this source is imported."""
-        return os.path.realpath(self.path)
-
-    def close(self) -> None:
-        """Closes the stream, unless it is the caller's."""
-        if self.stream is not None and self.path:
-            self.stream.close()
-
-    @classmethod
-    def open(cls, source: str | os.PathLike[str], stdin: BinaryIO | None) -> _Source:
-        name = os.fspath(source)
-        if name == "-":
-            if stdin is None:
-                raise InvalidInputError("there is no standard input to read a tar from")
-            return cls("tar", "standard input", b"", stdin)
-        path = os.fsencode(name)
-        try:
-            status = os.stat(path)
-            if stat.S_ISDIR(status.st_mode):
-                os.scandir(path).close()
-                return cls("folder", name, path)
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidInputError(
-                    f"{name} is neither a folder nor a file",
-                    hint="to import what a fifo or device delivers as a tar, write - and redirect",
-                )
-            stream = Path(name).open("rb")  # noqa: SIM115 (closed by close)
-        except OSError as error:
-            raise InvalidInputError(
-                f"cannot read {name}: {error.strerror}", hint="check the path and the permissions"
-            ) from error
-        try:
-            if is_tar(stream):
-                stream.seek(0)
-                return cls("tar", name, path, stream)
-        except BaseException:
-            stream.close()
-            raise
-        stream.close()
-        return cls("file", name, path)
-
-
 def _read(
     store: Store,
     pipeline: Pipeline,
-    source: _Source,
+    source: Source,
     remembered: RememberedSource,
     failed: Callable[[bytes, str], None],
     skipped: Callable[[bytes, str], None],

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
-from versionfs.chunkstore import ChunkWriter, MetadataWriter, Placement, SegmentWriter
+from versionfs.chunkstore import ChunkWriter, MetadataWriter, SegmentWriter
 from versionfs.repo import Store
 from versionfs.transfer.attributes import Attributes, read_xattrs, seen
 from versionfs.transfer.reading import (
@@ -31,8 +31,8 @@ from versionfs.transfer.reading import (
     same_content,
     stream_descriptor,
 )
+from versionfs.transfer.waiting import Action, Done, Step, WaitingFile
 from versionfs.tree import ManifestBuilder
-from versionfs.types import NO_ID, NO_STAMP, Entry, Extent, Kind
 
 _BATCH_FILES: Final = 64
 _BATCH_BYTES: Final = 2 * 1024 * 1024
@@ -48,9 +48,6 @@ _UPLOADS: Final = 4
 """Data packs that go to a store behind a network at once."""
 _PROGRESS_SECONDS: Final = 0.1
 
-Done = Callable[[Entry, bytes], None]
-"""Gets a file's entry, and what was seen of it as it was read (attributes.seen)."""
-
 
 @dataclass(frozen=True, slots=True)
 class ImportProgress:
@@ -64,132 +61,6 @@ class ImportProgress:
     new_bytes: int
     files_total: int | None = None
     bytes_total: int | None = None
-
-
-class _Step(Protocol):
-    """Something in the queue."""
-
-    def advance(self, pipeline: Pipeline, /) -> bool:
-        """Does what can be done now; returns whether the step is complete."""
-
-
-class _Action:
-    __slots__ = ("_run",)
-
-    def __init__(self, run: Callable[[], None]) -> None:
-        self._run = run
-
-    def advance(self, _pipeline: Pipeline) -> bool:
-        self._run()
-        return True
-
-
-class _File:
-    """A file between being handed in and having its entry."""
-
-    __slots__ = (
-        "attributes",
-        "complete",
-        "done",
-        "failed",
-        "gone",
-        "manifest",
-        "name",
-        "path",
-        "pieces",
-        "seen",
-        "size",
-    )
-
-    def __init__(self, name: bytes, path: bytes, done: Done, gone: Callable[[], None]) -> None:
-        self.name = name
-        self.path = path
-        self.done = done
-        self.gone = gone
-        self.seen = b""
-        self.attributes: Attributes | None = None
-        # A list, and no stat_result: files wait here by the ten thousand.
-        self.pieces: list[tuple[int, bytes, Placement | None]] = []
-        self.manifest: ManifestBuilder | None = None
-        self.size = 0
-        self.complete = False
-        self.failed = False
-
-    def restart(self) -> None:
-        """Forgets what was read, because the file changed."""
-        self.pieces.clear()
-        self.manifest = None
-        self.size = 0
-
-    def advance(self, pipeline: Pipeline) -> bool:
-        if self.failed:
-            self.gone()
-            return True
-        pieces = self.pieces
-        if self.manifest is None:
-            if not self.complete:
-                if len(pieces) < 2:
-                    return False
-            elif len(pieces) < 2 and (not pieces or pieces[0][2] is not None):
-                return self._finish_single(pipeline)
-            self.manifest = pipeline.manifest_builder()
-        for at, (length, chunk, placement) in enumerate(pieces):
-            location = None
-            if placement is not None:
-                location = placement.location
-                if location is None:
-                    del pieces[:at]
-                    return False
-            self.manifest.add(Extent(length, chunk, location))
-        pieces.clear()
-        if not self.complete:
-            return False
-        root = self.manifest.finish()
-        self._report(
-            pipeline, Kind.LARGE, root.ref.id, root.ref.stamp, root.ref.location, root.length
-        )
-        return True
-
-    def _finish_single(self, pipeline: Pipeline) -> bool:
-        if not self.pieces:
-            self._report(pipeline, Kind.FILE, NO_ID, NO_STAMP, None, 0)
-            return True
-        length, chunk, placement = self.pieces[0]
-        assert placement is not None
-        location = placement.location
-        if location is None:
-            return False
-        self._report(pipeline, Kind.FILE, chunk, NO_STAMP, location, length)
-        return True
-
-    def _report(
-        self,
-        pipeline: Pipeline,
-        kind: Kind,
-        content: bytes,
-        stamp: bytes,
-        location: object,
-        size: int,
-    ) -> None:
-        assert self.attributes is not None
-        mode, mtime_ns, uid, gid, xattrs = self.attributes
-        entry = Entry(
-            self.name,
-            kind,
-            mode,
-            size,
-            1,
-            content,
-            b"",
-            xattrs,
-            mtime_ns,
-            uid,
-            gid,
-            stamp,
-            location,  # type: ignore[arg-type]
-        )
-        pipeline.count(1, size)
-        self.done(entry, self.seen)
 
 
 class Pipeline:
@@ -237,12 +108,12 @@ class Pipeline:
         self.metadata: MetadataWriter = store.metadata_writer(
             uploads=metadata_uploads, segments=self.segments
         )
-        self._queue: deque[_Step] = deque()
-        self._batch: list[_File] = []
+        self._queue: deque[Step] = deque()
+        self._batch: list[WaitingFile] = []
         self._batch_bytes = 0
         self._batch_number = 0
         self._slow_source = False
-        self._batches: deque[tuple[Future[list[FileRead | OSError]], list[_File]]] = deque()
+        self._batches: deque[tuple[Future[list[FileRead | OSError]], list[WaitingFile]]] = deque()
         self.files = 0
         self.bytes = 0
         self.files_read = 0
@@ -282,7 +153,7 @@ class Pipeline:
     def then(self, run: Callable[[], None]) -> None:
         """Runs something when all that was handed in before is done; at once when it is."""
         if self._queue:
-            self._queue.append(_Action(run))
+            self._queue.append(Action(run))
             if len(self._queue) > _QUEUE_BOUND:
                 self._shrink()
         else:
@@ -296,7 +167,7 @@ class Pipeline:
         ``done`` gets its entry and what was seen of it as it was read; ``gone`` is called instead
         when it could not be read.
         """
-        item = _File(name, path, done, gone)
+        item = WaitingFile(name, path, done, gone)
         self._queue.append(item)
         self.files_read += 1
         if size > WHOLE_BYTES:
@@ -317,7 +188,7 @@ class Pipeline:
         done: Done,
     ) -> None:
         """Hands in a file whose pieces the caller provides; they are taken in this thread."""
-        item = _File(name, b"", done, _nothing)
+        item = WaitingFile(name, b"", done, _nothing)
         item.attributes = attributes
         self._queue.append(item)
         self.files_read += 1
@@ -375,13 +246,13 @@ class Pipeline:
                 item.pieces.append((piece.length, piece.chunk, where))
             item.complete = True
 
-    def _fail(self, item: _File, error: OSError) -> None:
+    def _fail(self, item: WaitingFile, error: OSError) -> None:
         item.failed = True
         self._failed(item.path, error.strerror or str(error))
 
     # Large files
 
-    def _read_large(self, item: _File) -> None:
+    def _read_large(self, item: WaitingFile) -> None:
         try:
             descriptor = open_for_reading(item.path)
         except OSError as error:
@@ -403,7 +274,7 @@ class Pipeline:
         finally:
             os.close(descriptor)
 
-    def _take_stream(self, item: _File, descriptor: int, size: int) -> None:
+    def _take_stream(self, item: WaitingFile, descriptor: int, size: int) -> None:
         source = stream_descriptor(descriptor, size, self._store.chunking)
         ahead = deque(self._stream.submit(next, source, None) for _ in range(_STREAM_AHEAD))
         try:
@@ -418,7 +289,7 @@ class Pipeline:
                 with contextlib.suppress(Exception):
                     future.result()
 
-    def _store_pieces(self, item: _File, pieces: list[Piece]) -> None:
+    def _store_pieces(self, item: WaitingFile, pieces: list[Piece]) -> None:
         data = [(piece.chunk, piece.data) for piece in pieces if piece.data is not None]
         placements = iter(self.chunks.add(data))
         for piece in pieces:
