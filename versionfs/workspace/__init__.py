@@ -5,9 +5,10 @@ written to files in :class:`Staging`; :class:`LayeredFile` puts a file together 
 """
 
 from versionfs.workspace.content import Layer, LayeredFile, Stack
+from versionfs.workspace.frozen import FrozenTable
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.staging import LayerStatus, Staging
-from versionfs.workspace.table import FrozenTable, Table
+from versionfs.workspace.table import Table
 
 __all__ = [
     "FrozenTable",

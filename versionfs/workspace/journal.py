@@ -30,6 +30,9 @@ IDENTITY_BYTES: Final = 16
 RESERVE: Final = 256 * 1024
 """Bytes that only batches which free space may use."""
 
+KEY_BYTES: Final = 511
+"""The longest key (LMDB's bound)."""
+
 _MAGIC: Final = b"vfsjrnl1"
 _HEADER_BYTES: Final = len(_MAGIC) + IDENTITY_BYTES
 _STEP: Final = 1024 * 1024
@@ -117,29 +120,31 @@ class Journal:
 
         Raises:
             OSError: nothing was appended: no space, or the disk failed.
+            ValueError: a key is empty or too long.
         """
         parts = [_SEQUENCE.pack(sequence)]
+        pack = _LENGTHS.pack
         for key, value in mutations:
+            if not 0 < len(key) <= KEY_BYTES:
+                raise ValueError(f"a key of {len(key)} bytes")
             if value is None:
-                parts.append(_LENGTHS.pack(len(key), _DELETED))
-                parts.append(key)
+                parts += (pack(len(key), _DELETED), key)
             else:
-                parts.append(_LENGTHS.pack(len(key), len(value)))
-                parts.append(key)
-                parts.append(value)
+                parts += (pack(len(key), len(value)), key, value)
         body = b"".join(parts)
-        self._need(self._end + _HEAD.size + len(body), frees=frees)
-        self._write(_HEAD.pack(len(body), zlib.crc32(body, self._seed)) + body)
+        record = _HEAD.pack(len(body), zlib.crc32(body, self._seed)) + body
+        if self._torn or self._end + len(record) + RESERVE > self._allocated:
+            self._need(self._end + len(record), frees=frees)
+        self._write(record)
 
     def _need(self, end: int, *, frees: bool) -> None:
         if self._torn:
             self._cut()
-        if end + RESERVE > self._allocated:
-            try:
-                self._allocate(end)
-            except OSError:
-                if not frees:
-                    raise
+        try:
+            self._allocate(end)
+        except OSError:
+            if not frees:
+                raise
 
     def _allocate(self, end: int) -> None:
         """Allocates space beyond ``end`` and the reserve."""
