@@ -12,6 +12,7 @@ from versionfs.tree.edit import (
 )
 from versionfs.tree.fileedit import EMPTY_FILE, FileEditor, StoredFile
 from versionfs.tree.manifest import ManifestBuilder, ManifestChild
+from versionfs.tree.merge import Conflict, MergeResult, merge_trees
 from versionfs.tree.node import Child, Inner, Leaf, decode_xattrs, encode_xattrs
 from versionfs.tree.numbers import INDEX_MASK, InodeTable, LeafTable, place, split_place
 from versionfs.tree.reader import Trees, TreeStatistics
@@ -22,6 +23,7 @@ __all__ = [
     "INDEX_MASK",
     "Change",
     "Child",
+    "Conflict",
     "Contents",
     "FileContent",
     "FileEditor",
@@ -32,6 +34,7 @@ __all__ = [
     "LeafTable",
     "ManifestBuilder",
     "ManifestChild",
+    "MergeResult",
     "New",
     "StoredFile",
     "TreeEditor",
@@ -45,6 +48,7 @@ __all__ = [
     "edit_paths",
     "empty_directory",
     "encode_xattrs",
+    "merge_trees",
     "place",
     "recut",
     "same_entry",
