@@ -20,8 +20,9 @@ FILES: dict[str, bytes | None] = {
     **{f"d{i % 5}/f{i}": Random(i).randbytes(3000) for i in range(150)},
     "large": Random(0).randbytes(1_500_000),
 }
-CHANGES = 4
-"""An import of these changes a store so often: a pack of each kind, a reflog object, the ref."""
+CHANGES = 5
+"""An import of these changes a store so often: a pack of each kind, their segment, a reflog object,
+the ref."""
 
 
 class Scripted(LocalStore):
@@ -178,7 +179,7 @@ def test_packs_that_a_listing_does_not_show_yet_are_only_stored_again(
 def test_packs_that_a_listing_still_shows_but_are_gone_are_not_believed(
     flaky: tuple[Store, Scripted], source: Path, tmp_path: Path, home: Path
 ) -> None:
-    """The index of a pack is read before anything is deduplicated against it."""
+    """It is looked for before anything is deduplicated against it, segment or not."""
     store, objects = flaky
     fill(source, FILES)
     bring(store, source)

@@ -129,23 +129,32 @@ def _add_segments(
         try:
             # A segment of packs that came after the listing tells of them in vain; they are then
             # asked for their own index. That is rare, and better than to read it again each time.
-            _add(index, decode_segment(data, name), missing, report)
+            _add(objects, index, decode_segment(data, name), missing, report)
         except (CorruptionError, UnsupportedFormatError) as error:
             log.warning("reading the indexes of packs instead: %s", error)
         index.add_segment(name)
 
 
 def _add(
+    objects: ObjectStore,
     index: ChunkIndex,
     packs: Iterable[SegmentPack],
     missing: dict[bytes, int],
     report: Callable[[], None],
 ) -> None:
     for listing, size in packs:
-        if missing.get(listing.pack) == size:
+        if missing.get(listing.pack) == size and _is_there(objects, listing.pack, size):
             _add_rows(index, listing, size, vouched=True)
             del missing[listing.pack]
             report()
+
+
+def _is_there(objects: ObjectStore, pack: PackId, size: int) -> bool:
+    """Looks behind the listing where that costs nothing; S3 lists what is there, and no more."""
+    try:
+        return not objects.is_local or objects.size(pack_key(pack)) == size
+    except NotFoundError:
+        return False
 
 
 def _add_packs(
