@@ -7,6 +7,7 @@ terminal; ``hint`` is the next step, when there is one that is not already in th
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 
@@ -109,3 +110,11 @@ class MountError(VersionFSError):
     """A mount cannot be made or undone: mount point, /dev/fuse, fusermount3, permission."""
 
     exit_code = 11
+
+
+class FileSystemError(Exception):
+    """The answer to a system call that cannot be done, by its errno. Not told to people as such."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, errno.errorcode.get(number, str(number)))
+        self.number = number

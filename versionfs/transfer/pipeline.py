@@ -12,15 +12,17 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+from versionfs.chunking import chunk_id
 from versionfs.chunkstore import ChunkWriter, MetadataWriter, SegmentWriter
 from versionfs.repo import Store
 from versionfs.transfer.attributes import Attributes, read_xattrs, seen
+from versionfs.transfer.edited import EditedFile
 from versionfs.transfer.reading import (
     WHOLE_BYTES,
     ChangingError,
@@ -32,7 +34,8 @@ from versionfs.transfer.reading import (
     stream_descriptor,
 )
 from versionfs.transfer.waiting import Action, Done, Step, WaitingFile
-from versionfs.tree import ManifestBuilder
+from versionfs.tree import FileEditor, Kept, ManifestBuilder, New
+from versionfs.types import NO_ID
 
 _BATCH_FILES: Final = 64
 _BATCH_BYTES: Final = 2 * 1024 * 1024
@@ -195,6 +198,25 @@ class Pipeline:
         for batch in pieces:
             self._store_pieces(item, batch)
             self._pump()
+        item.complete = True
+
+    def edited(
+        self, name: bytes, pieces: Iterable[Kept | New], editor: FileEditor, done: Done
+    ) -> None:
+        """Hands in a file as an edit of an old one; ``pieces`` are taken in this thread."""
+        item = EditedFile(name, editor, done)
+        self._queue.append(item)
+        self.files_read += 1
+        for piece in pieces:
+            if isinstance(piece, Kept):
+                item.items.append(piece)
+            elif piece.data is None:
+                item.items.append((piece.length, NO_ID, None))
+            else:
+                chunk = chunk_id(piece.data)
+                (placement,) = self.chunks.add([(chunk, piece.data)])
+                item.items.append((piece.length, chunk, placement))
+                self._pump()
         item.complete = True
 
     # Small files

@@ -10,6 +10,7 @@ from versionfs.errors import (
     AmbiguousError,
     ConflictError,
     CorruptionError,
+    FileSystemError,
     InvalidInputError,
     NotFoundError,
     ReadOnlyError,
@@ -18,6 +19,8 @@ from versionfs.errors import (
     UnsupportedFormatError,
     VersionFSError,
 )
+
+__all__ = ["ENOATTR", "FileSystemError", "errno_of", "is_expected"]
 
 ENOATTR: Final = errno.ENODATA
 """What Linux answers when an extended attribute does not exist."""
@@ -58,11 +61,3 @@ def errno_of(error: BaseException) -> int:
 def is_expected(error: BaseException) -> bool:
     """Whether an error is an ordinary answer, not worth a line in the log."""
     return isinstance(error, (FileSystemError, AmbiguousError))
-
-
-class FileSystemError(Exception):
-    """The answer to a request that cannot be served, by its errno."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number, errno.errorcode.get(number, str(number)))
-        self.number = number

@@ -4,19 +4,43 @@ A workspace lies over the tree of its base commit. Its records are in a :class:`
 written to files in :class:`Staging`; :class:`LayeredFile` puts a file together from both.
 """
 
-from versionfs.workspace.content import Layer, LayeredFile, Stack
-from versionfs.workspace.frozen import FrozenTable
+from versionfs.workspace.commit import (
+    CommitRequest,
+    CommitResult,
+    Committing,
+    OverlapError,
+    commit,
+)
+from versionfs.workspace.content import LayeredFile
+from versionfs.workspace.following import Dropped, Step
+from versionfs.workspace.inode import ROOT
 from versionfs.workspace.journal import Mutation
+from versionfs.workspace.listing import WorkspaceListing
+from versionfs.workspace.places import existing, folder_of
+from versionfs.workspace.records import owner_of
 from versionfs.workspace.staging import LayerStatus, Staging
-from versionfs.workspace.table import Table
+from versionfs.workspace.table import FrozenTable, Table
+from versionfs.workspace.workspace import Stat, Workspace
 
 __all__ = [
+    "ROOT",
+    "CommitRequest",
+    "CommitResult",
+    "Committing",
+    "Dropped",
     "FrozenTable",
-    "Layer",
     "LayerStatus",
     "LayeredFile",
     "Mutation",
-    "Stack",
+    "OverlapError",
     "Staging",
+    "Stat",
+    "Step",
     "Table",
+    "Workspace",
+    "WorkspaceListing",
+    "commit",
+    "existing",
+    "folder_of",
+    "owner_of",
 ]

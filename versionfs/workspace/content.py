@@ -34,6 +34,7 @@ from versionfs.workspace.staging import Staging
 log = logging.getLogger(__name__)
 
 _LAYER: Final = struct.Struct("<QQ")
+LAYER_BYTES: Final = _LAYER.size
 _DELETED_AT_ONCE: Final = 512
 
 

@@ -1,11 +1,9 @@
 """The record of a changed file, directory or other node of a workspace, and the keys of records.
 
 Value, little-endian: type and mode u32 · uid u32 · gid u32 · nlink u32 · rdev u64 · atime, mtime,
-ctime i64 ns · sequence u64 · base kind u8, files u64, size u64, limit u64, content 32 B, stamp
-16 B, has location u8, pack 32 B, four u32 · frozen layer u64, whole u8, limit u64 · current layer
-u64, whole u8, epoch u64 · target length u32, xattrs length u32, target, xattrs.
-
-A base kind of 0 stands for no base, a layer of 0 for no layer.
+ctime i64 ns · sequence u64 · base kind u8 (0: no base), files u64, size u64, content 32 B, stamp
+16 B, has location u8, pack 32 B, four u32 · layers u32, target length u32, xattrs length u32 ·
+layers of 16 B each (content.py), target, xattrs.
 """
 
 from __future__ import annotations
@@ -17,17 +15,16 @@ from typing import Final
 
 from versionfs.tree import decode_xattrs, encode_xattrs
 from versionfs.types import NO_ID, NO_STAMP, Entry, Kind, Location, PackId, Xattrs
+from versionfs.workspace.content import LAYER_BYTES, Layer, decode_layers, encode_layers
 
 _HEAD: Final = struct.Struct("<IIIIQqqqQ")
-_BASE: Final = struct.Struct("<BQQQ32s16sB32sIIII")
-_LAYERS: Final = struct.Struct("<QBQQBQ")
-_TAIL: Final = struct.Struct("<II")
+_BASE: Final = struct.Struct("<BQQ32s16sB32sIIII")
+_TAIL: Final = struct.Struct("<III")
 _NAME: Final = struct.Struct("<QQ")
 _BASE_AT: Final = _HEAD.size
-_LAYERS_AT: Final = _BASE_AT + _BASE.size
-_TAIL_AT: Final = _LAYERS_AT + _LAYERS.size
+_TAIL_AT: Final = _BASE_AT + _BASE.size
 _DATA_AT: Final = _TAIL_AT + _TAIL.size
-_NO_BASE: Final = _BASE.pack(0, 0, 0, 0, NO_ID, NO_STAMP, 0, NO_ID, 0, 0, 0, 0)
+_NO_BASE: Final = _BASE.pack(0, 0, 0, NO_ID, NO_STAMP, 0, NO_ID, 0, 0, 0, 0)
 
 ROOT: Final = 1
 """The number of a workspace's root directory."""
@@ -67,12 +64,11 @@ def decode_name(value: bytes) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class Inode:
-    """A changed node. ``mode`` has the type; times are in ns, ``base_limit`` and sizes in bytes.
+    """A changed node. ``mode`` has the type; times are in ns.
 
     ``base`` is what lies below the changes: a file's stored content, a directory's tree. Of a file
-    ``base_limit`` bytes of it show through. Layers are staging files by id, 0 for none: ``current``
-    takes writes, ``frozen`` is being committed and shows through up to ``frozen_limit``.
-    ``sequence`` counts the changes of the workspace: it is that of the last one of this node.
+    ``layers`` are the staging files over it, the newest first. ``sequence`` counts the changes of
+    the workspace: it is that of the last one of this node.
     """
 
     number: int
@@ -86,13 +82,7 @@ class Inode:
     rdev: int = 0
     sequence: int = 0
     base: Entry | None = None
-    base_limit: int = 0
-    frozen: int = 0
-    frozen_whole: bool = False
-    frozen_limit: int = 0
-    current: int = 0
-    current_whole: bool = False
-    epoch: int = 0
+    layers: tuple[Layer, ...] = ()
     target: bytes = b""
     xattrs: Xattrs = ()
 
@@ -121,7 +111,6 @@ class Inode:
                 base.kind,
                 base.files,
                 base.size,
-                self.base_limit,
                 base.content,
                 base.stamp,
                 where is not None,
@@ -142,15 +131,8 @@ class Inode:
                     self.sequence,
                 ),
                 base_part,
-                _LAYERS.pack(
-                    self.frozen,
-                    self.frozen_whole,
-                    self.frozen_limit,
-                    self.current,
-                    self.current_whole,
-                    self.epoch,
-                ),
-                _TAIL.pack(len(self.target), len(xattrs)),
+                _TAIL.pack(len(self.layers), len(self.target), len(xattrs)),
+                encode_layers(self.layers) if self.layers else b"",
                 self.target,
                 xattrs,
             )
@@ -165,22 +147,21 @@ class Inode:
         """
         mode, uid, gid, nlink, rdev, atime, mtime, ctime, sequence = _HEAD.unpack_from(value)
         base: Entry | None = None
-        limit = 0
         if value[_BASE_AT]:
-            kind, files, size, limit, content, base_stamp, stored, *where = _BASE.unpack_from(
+            kind, files, size, content, base_stamp, stored, *where = _BASE.unpack_from(
                 value, _BASE_AT
             )
             location = Location(PackId(where[0]), *where[1:]) if stored else None
-            base = Entry(
-                b"", kind, 0, size, files, content, b"", (), 0, 0, 0, base_stamp, location
-            )
-        layers = _LAYERS.unpack_from(value, _LAYERS_AT)
-        target_length, xattrs_length = _TAIL.unpack_from(value, _TAIL_AT)
-        middle = _DATA_AT + target_length
-        target = bytes(value[_DATA_AT:middle]) if target_length else b""
-        xattrs = (
-            decode_xattrs(bytes(value[middle : middle + xattrs_length])) if xattrs_length else ()
-        )
+            base = Entry(b"", kind, 0, size, files, content, b"", (), 0, 0, 0, base_stamp, location)
+        layer_count, target_length, xattrs_length = _TAIL.unpack_from(value, _TAIL_AT)
+        layers: tuple[Layer, ...] = ()
+        at = _DATA_AT
+        if layer_count:
+            at += LAYER_BYTES * layer_count
+            layers = decode_layers(value[_DATA_AT:at])
+        target = value[at : at + target_length]
+        at += target_length
+        xattrs = decode_xattrs(value[at : at + xattrs_length]) if xattrs_length else ()
         return cls(
             number,
             mode,
@@ -193,13 +174,7 @@ class Inode:
             rdev,
             sequence,
             base,
-            limit,
-            layers[0],
-            bool(layers[1]),
-            layers[2],
-            layers[3],
-            bool(layers[4]),
-            layers[5],
+            layers,
             target,
             xattrs,
         )
@@ -218,7 +193,15 @@ class Inode:
             mtime_ns=entry.mtime_ns,
             ctime_ns=entry.mtime_ns,
             base=entry if has_base else None,
-            base_limit=entry.size if entry.is_file else 0,
             target=entry.target,
             xattrs=entry.xattrs,
         )
+
+
+def without_privileges(mode: int) -> int:
+    """Returns a mode without what a change of content or owner takes away (setuid, setgid)."""
+    if not stat.S_ISREG(mode):
+        return mode
+    if mode & stat.S_IXGRP:
+        mode &= ~stat.S_ISGID
+    return mode & ~stat.S_ISUID

@@ -1,0 +1,141 @@
+"""The branch folders of a mount that can be written: each a workspace under numbers of its own.
+
+A number in a branch folder has ``BRANCH_BIT`` set, then the folder's slot, then the number that its
+workspace knows. Used from one thread only, but for the work that is handed out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from versionfs.errors import ConflictError
+from versionfs.repo import Store
+from versionfs.types import Commit
+from versionfs.vfs.owner import Owner
+from versionfs.workspace import ROOT, Stat, Workspace, WorkspaceListing, folder_of
+
+log = logging.getLogger(__name__)
+
+BRANCH_BIT: Final = 1 << 61
+_SLOT_SHIFT: Final = 48
+_LOCAL_MASK: Final = (1 << _SLOT_SHIFT) - 1
+_SLOT_MASK: Final = (1 << 61 - _SLOT_SHIFT) - 1
+
+
+def is_branch_number(number: int) -> bool:
+    """Whether a number is one of a branch folder."""
+    return number >> 61 == 1
+
+
+class Branch:
+    """One branch folder."""
+
+    def __init__(
+        self, workspace: Workspace, slot: int, repository: str, name: str, parent: int, owner: Owner
+    ) -> None:
+        self.workspace = workspace
+        self.repository = repository
+        self.name = name
+        self.parent = parent
+        """The mount's number of the folder that the branch folder is in."""
+        self._fixed = owner.fixed
+        self._bits = BRANCH_BIT | slot << _SLOT_SHIFT
+        self.is_owner_kept = owner.fixed is None
+
+    def number(self, local: int) -> int:
+        """Returns the mount's number for one of the workspace's."""
+        return self._bits | local
+
+    def shown(self, stat: Stat) -> Stat:
+        """Returns attributes as the mount shows them."""
+        if self._fixed is None:
+            return stat._replace(number=self._bits | stat.number)
+        uid, gid = self._fixed
+        return stat._replace(number=self._bits | stat.number, uid=uid, gid=gid)
+
+
+class Branches:
+    """All branch folders of a mount that were looked at."""
+
+    def __init__(self, store: Store, owner: Owner) -> None:
+        self._store = store
+        self._owner = owner
+        self._slots: list[Branch] = []
+        self._by_name: dict[tuple[str, str], Branch] = {}
+        self._elsewhere: set[tuple[str, str]] = set()
+        self._listings: dict[int, tuple[Branch, WorkspaceListing]] = {}
+        self._next_listing = BRANCH_BIT
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(list(self._by_name.values()))
+
+    def of(self, number: int) -> tuple[Branch, int]:
+        """Returns the branch of a number that is one of a branch folder, and the local number."""
+        return self._slots[number >> _SLOT_SHIFT & _SLOT_MASK], number & _LOCAL_MASK
+
+    def known(self, repository: str, name: str) -> Branch | None:
+        """Returns a branch folder that was looked at, if it was."""
+        return self._by_name.get((repository, name))
+
+    def enter(self, repository: str, name: str, head: Commit, parent: int) -> Stat | None:
+        """Counts a lookup of a branch folder, and returns its attributes.
+
+        None if it cannot be written here, because another process has its workspace: then it is
+        shown as the snapshot of its head.
+        """
+        key = (repository, name)
+        branch = self._by_name.get(key)
+        if branch is None:
+            folder = folder_of(self._store, repository, name)
+            try:
+                workspace = Workspace(self._store, folder, head)
+            except ConflictError as error:
+                if key not in self._elsewhere:
+                    log.warning("%s/%s is shown read-only: %s", repository, name, error)
+                    self._elsewhere.add(key)
+                return None
+            branch = Branch(workspace, len(self._slots), repository, name, parent, self._owner)
+            self._slots.append(branch)
+            self._by_name[key] = branch
+        branch.workspace.names.root.lookups += 1
+        return branch.shown(branch.workspace.stat(ROOT))
+
+    def opendir(self, number: int) -> int:
+        """Opens a directory of a branch folder and returns a handle."""
+        branch, local = self.of(number)
+        handle = self._next_listing
+        self._next_listing += 1
+        self._listings[handle] = branch, branch.workspace.opendir(local)
+        return handle
+
+    def listing(self, handle: int) -> tuple[Branch, WorkspaceListing]:
+        """Returns an open directory."""
+        return self._listings[handle]
+
+    def releasedir(self, handle: int) -> None:
+        """Closes a directory."""
+        self._listings.pop(handle, None)
+
+    def disk(self) -> Callable[[], os.statvfs_result]:
+        """Returns the work of finding out the space for changes."""
+        top = self._store.settings.state_dir
+
+        def work() -> os.statvfs_result:
+            path: Path = top
+            while not path.exists():
+                path = path.parent
+            return os.statvfs(path)
+
+        return work
+
+    def close(self) -> None:
+        """Gives all workspaces up."""
+        for branch in self._slots:
+            try:
+                branch.workspace.close()
+            except Exception:
+                log.exception("closing the workspace of %s/%s", branch.repository, branch.name)

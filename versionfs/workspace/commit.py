@@ -1,0 +1,245 @@
+"""Commits a workspace: an atomic cut, a tree built from what changed, a ref moved, and settling.
+
+The parts run where they belong: ``cut`` and the steps of ``settle`` in the thread of the workspace,
+``publish`` in any other. Writers go on meanwhile; what they change after the cut belongs to the
+next commit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from versionfs.errors import ConflictError, NotFoundError, SourceError
+from versionfs.objectstore import Version
+from versionfs.repo import RefKind, Repository, write_commit
+from versionfs.transfer.pipeline import Pipeline
+from versionfs.tree import Conflict, merge_trees, same_entry
+from versionfs.types import Commit, Entry
+from versionfs.workspace.build import Build
+from versionfs.workspace.following import Step
+from versionfs.workspace.settling import Settling
+from versionfs.workspace.table import FrozenTable
+
+if TYPE_CHECKING:
+    from versionfs.workspace.workspace import Workspace
+
+_ATTEMPTS: Final = 100
+_SHOWN: Final = 20
+
+
+class OverlapError(ConflictError):
+    """Others committed changes to the same paths; nothing was committed, nothing is lost."""
+
+    def __init__(self, branch: str, conflicts: list[Conflict]) -> None:
+        paths = [conflict.path.decode("utf-8", "replace") for conflict in conflicts]
+        shown = ", ".join(paths[:_SHOWN])
+        more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+        super().__init__(
+            f"{branch} has moved, and others changed what you changed: {shown}{more}",
+            hint="take theirs with `versionfs restore PATH`, or keep your work with "
+            "`versionfs branch NAME --from-workspace`, then commit",
+        )
+        self.conflicts = conflicts
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """What a commit did. ``commit`` is None when there was nothing to commit.
+
+    ``files`` are those that had changes; ``new_bytes`` those of the chunks that the store did not
+    have, ``stored_bytes`` what they and the trees take in it; ``read_bytes`` were read to find out.
+    ``merged`` says whether commits of others came in between; ``skipped`` has (path, what it is).
+    """
+
+    commit: Commit | None
+    head: Commit
+    merged: bool
+    files: int
+    new_bytes: int
+    stored_bytes: int
+    read_bytes: int
+    seconds: float
+    skipped: list[tuple[bytes, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """What a commit says, and where it goes."""
+
+    repository: str
+    branch: str
+    message: str
+    author: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Committing:
+    """One commit of a workspace. One at a time."""
+
+    def __init__(self, workspace: Workspace, request: CommitRequest) -> None:
+        self._workspace = workspace
+        self._request = request
+        self._base = workspace.base
+        self._frozen: FrozenTable | None = None
+        self._sequence = 0
+        self._result: CommitResult | None = None
+
+    @property
+    def result(self) -> CommitResult:
+        """What was done, once ``publish`` has returned."""
+        assert self._result is not None
+        return self._result
+
+    def cut(self) -> None:
+        """Fixes what is committed: the state of now. Takes milliseconds.
+
+        Raises:
+            OSError: the disk is full: nothing has happened.
+        """
+        workspace = self._workspace
+        workspace.files.save_all(workspace.overlay.changes)
+        self._frozen = workspace.records.frozen()
+        self._sequence = workspace.clock.sequence
+        self._base = workspace.base
+        workspace.files.freeze()
+
+    def publish(self) -> None:
+        """Stores what changed and moves the branch. Blocks: not for the workspace's thread.
+
+        Raises:
+            OverlapError: others changed the same paths meanwhile.
+            ConflictError: the branch moves all the time.
+            NotFoundError: the branch was deleted.
+            StorageError: the store cannot be read or written.
+        """
+        began = time.monotonic()
+        store, base = self._workspace.store, self._base
+        if self._frozen is None:
+            head, _ = self._head()
+            self._result = CommitResult(None, head, head.ref != base.ref, 0, 0, 0, 0, 0.0)
+            return
+        store.sync_index()
+        failed: list[tuple[bytes, str]] = []
+        with Pipeline(store, lambda path, why: failed.append((path, why))) as pipeline:
+            build = Build(store, pipeline, self._frozen, self._workspace.records.staging)
+            ours = build.run()
+            if failed:
+                raise SourceError(
+                    f"{failed[0][0].decode()} cannot be read: {failed[0][1]}; nothing was "
+                    "committed",
+                    failed,
+                    hint="check the disk that has the workspace",
+                )
+            pipeline.metadata.finish()
+            ours = _resolved(pipeline, ours)
+            commit, head, merged = self._advance(pipeline, ours)
+            pipeline.metadata.finish()
+            written = pipeline.chunks.statistics()
+            self._result = CommitResult(
+                commit,
+                commit or head,
+                merged,
+                build.built.files,
+                written.bytes_new,
+                written.stored_bytes + pipeline.metadata.stored_bytes,
+                build.read_bytes,
+                time.monotonic() - began,
+                build.built.skipped,
+            )
+
+    def _advance(self, pipeline: Pipeline, ours: Entry) -> tuple[Commit | None, Commit, bool]:
+        """Moves the branch to a commit of the tree; returns it, the head before, and if merged."""
+        request, store = self._request, self._workspace.store
+        repository = Repository(store, request.repository)
+        for _ in range(_ATTEMPTS):
+            head, version = self._head()
+            merged = head.ref.id != self._base.ref.id
+            root = self._merged(pipeline, ours, head) if merged else ours
+            if same_entry(head.root, root._replace(name=head.root.name)):
+                return None, head, merged
+            ref = write_commit(
+                pipeline.metadata,
+                root=root,
+                parents=[head],
+                author=request.author,
+                message=request.message,
+                time_ns=max(time.time_ns(), head.time_ns + 1),
+                metadata=request.metadata,
+            )
+            pipeline.metadata.finish()
+            pipeline.segments.publish()
+            ref = pipeline.metadata.resolve(ref)
+            try:
+                repository.advance(request.branch, ref, version, old=head.ref, reason="commit")
+            except ConflictError:
+                continue
+            return store.commits.read(ref), head, merged
+        raise ConflictError(
+            f"{request.repository}/{request.branch} moves too fast for this commit",
+            hint="commit again: nothing is stored twice",
+        )
+
+    def _merged(self, pipeline: Pipeline, ours: Entry, head: Commit) -> Entry:
+        store = self._workspace.store
+        result = merge_trees(store.trees, pipeline.metadata, self._base.root, ours, head.root)
+        if result.root is None:
+            name = f"{self._request.repository}/{self._request.branch}"
+            raise OverlapError(name, result.conflicts)
+        pipeline.metadata.finish()
+        return _resolved(pipeline, result.root)
+
+    def _head(self) -> tuple[Commit, Version]:
+        request, store = self._request, self._workspace.store
+        try:
+            ref, version = store.refs.read(request.repository, RefKind.BRANCH, request.branch)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{request.repository} has no branch {request.branch!r} any more",
+                hint="keep your work with `versionfs branch NAME --from-workspace`",
+            ) from error
+        return store.commits.read(ref.commit), version
+
+    def settle(self) -> Generator[Step, None, None]:
+        """Makes the new head the base of what was changed since the cut, step by step."""
+        result, frozen, workspace = self.result, self._frozen, self._workspace
+        if frozen is None:
+            if result.head.ref != self._base.ref:
+                yield from workspace.follow(result.head)
+            return
+        if result.commit is not None or result.head.ref != self._base.ref:
+            settling = Settling(workspace, frozen, self._sequence, result.head)
+            yield from settling.steps(merged=result.merged)
+
+    def end(self) -> None:
+        """Ends it, whatever came of it: what was kept for the commit is let go of."""
+        if self._frozen is not None:
+            self._frozen.close()
+            self._frozen = None
+            self._workspace.files.thaw()
+
+
+def _resolved(pipeline: Pipeline, entry: Entry) -> Entry:
+    if entry.location is None or entry.stamp == bytes(len(entry.stamp)):
+        return entry
+    return entry._replace(location=pipeline.metadata.resolve(entry.node).location)
+
+
+def commit(workspace: Workspace, request: CommitRequest) -> CommitResult:
+    """Commits a workspace that nobody else works in, in this thread.
+
+    Raises:
+        what ``Committing.cut`` and ``publish`` raise.
+    """
+    committing = Committing(workspace, request)
+    committing.cut()
+    try:
+        committing.publish()
+        for step in committing.settle():
+            if callable(step):
+                step()
+    finally:
+        committing.end()
+    return committing.result

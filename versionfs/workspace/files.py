@@ -1,0 +1,303 @@
+"""The contents of a workspace's files: opened, read, written, and frozen for a commit."""
+
+from __future__ import annotations
+
+import errno
+import stat
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from versionfs.errors import FileSystemError
+from versionfs.tree import Contents, FileContent
+from versionfs.types import Kind
+from versionfs.workspace.changes import Changes
+from versionfs.workspace.content import LayeredFile, Stack, forget_layer
+from versionfs.workspace.inode import Inode, without_privileges
+from versionfs.workspace.journal import Mutation
+from versionfs.workspace.names import Names
+from versionfs.workspace.records import Records
+
+_KEPT: Final = 1_024
+_RESERVED: Final = 4_096
+_BLOCK: Final = 512
+NEXT_LAYER_KEY: Final = b"mlayer"
+
+Begin = Callable[[], Changes]
+"""Begins an operation."""
+
+
+class Files:
+    """The regular files of a workspace. One thread only, but for the work it returns."""
+
+    def __init__(self, names: Names, records: Records, contents: Contents) -> None:
+        self._names = names
+        self._records = records
+        self._contents = contents
+        self._layered: OrderedDict[int, LayeredFile] = OrderedDict()
+        self._stored: OrderedDict[int, FileContent] = OrderedDict()
+        self._opens: Counter[int] = Counter()
+        reserved = records.get(NEXT_LAYER_KEY)
+        self._next_layer = 1 if reserved is None else int.from_bytes(reserved, "little")
+        self._reserved = self._next_layer
+        self._frozen_below = 0
+        self._doomed: list[int] = []
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def open(self, number: int) -> None:
+        """Counts one more that has a file open.
+
+        Raises:
+            FileSystemError: ENOENT, EISDIR, EINVAL (a symlink).
+        """
+        names = self._names
+        if number in names.folders:
+            raise FileSystemError(errno.EISDIR)
+        found = names.base_file(number)
+        if found is not None:
+            if found[1].kinds[found[2]] == Kind.SYMLINK:
+                raise FileSystemError(errno.EINVAL)
+        elif not names.inode(number).is_file:
+            raise FileSystemError(errno.EINVAL)
+        self._opens[number] += 1
+
+    def release(self, begin: Begin, number: int) -> None:
+        """Counts one less; after the last one, what is only in memory is saved.
+
+        Raises:
+            OSError: the disk is full: the times of the last writes are saved later.
+        """
+        self._opens[number] -= 1
+        if self._opens[number] > 0:
+            return
+        del self._opens[number]
+        stored = self._stored.pop(number, None)
+        if stored is not None:
+            stored.close()
+        self.save(begin, number)
+
+    def save(self, begin: Begin, number: int) -> None:
+        """Records the times of a file that was written, if that was not done yet."""
+        if number in self._names.unsaved:
+            changes = begin()
+            changes.adopt(number)
+            changes.apply()
+
+    def save_all(self, begin: Begin) -> None:
+        """Records the times of all files that were written."""
+        for number in list(self._names.unsaved):
+            self.save(begin, number)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """Returns up to ``size`` bytes at ``offset``: fewer only at the end of the file.
+
+        Raises:
+            FileSystemError: ENOENT, EINVAL.
+            CorruptionError: stored bytes are damaged.
+            OSError: a staging file cannot be read.
+        """
+        layered = self._layered.get(number)
+        if layered is not None:
+            return layered.read(offset, size)
+        stored = self._stored.get(number)
+        if stored is not None:
+            return stored.read(offset, size)
+        found = self._names.base_file(number)
+        if found is None:
+            return self.layered(self._names.inode(number)).read(offset, size)
+        stored = self._contents.open(found[1].entry(found[2]))
+        self._stored[number] = stored
+        if len(self._stored) > _KEPT:
+            self._stored.popitem(last=False)[1].close()
+        return stored.read(offset, size)
+
+    def layered(self, inode: Inode) -> LayeredFile:
+        """Returns the content of a regular file that has a record."""
+        file = self._layered.get(inode.number)
+        if file is None:
+            if not inode.is_file:
+                raise FileSystemError(errno.EINVAL)
+            file = LayeredFile(
+                Stack(inode.base, inode.layers),
+                self._records,
+                self._records.staging,
+                self._contents.open,
+            )
+            self._keep(inode.number, file)
+            self._recover_times(inode)
+        return file
+
+    def _recover_times(self, inode: Inode) -> None:
+        """Takes the time of the last write from the staging file, if a kill lost it."""
+        if inode.layers and inode.number not in self._names.orphans:
+            written_ns = self._records.staging.status(inode.layers[0].id).mtime_ns
+            if written_ns > inode.ctime_ns:
+                late = inode.copy()
+                late.mtime_ns = late.ctime_ns = written_ns
+                self._names.unsaved[inode.number] = late
+                self._names.drop(inode.number)
+
+    def _keep(self, number: int, file: LayeredFile) -> None:
+        self._layered[number] = file
+        if len(self._layered) > _KEPT:
+            self._layered.popitem(last=False)
+
+    def size(self, inode: Inode) -> tuple[int, int]:
+        """Returns the size in bytes and the blocks of 512 bytes."""
+        if not inode.layers:
+            size = 0 if inode.base is None else inode.base.size
+            return size, -(-size // _BLOCK)
+        file = self.layered(inode)
+        return file.size, -(-file.allocated // _BLOCK)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def write(self, begin: Begin, number: int, offset: int, data: bytes) -> int:
+        """Writes; returns how many bytes: all, or what the disk had room for.
+
+        Raises:
+            FileSystemError: ENOENT, EINVAL.
+            OSError: ENOSPC, EDQUOT, EFBIG, EIO: nothing was written.
+        """
+        if not data:
+            return 0
+        file, recorder = self._changing(begin, number)
+        done = file.write(offset, data, recorder, fresh=recorder.fresh)
+        self._keep(number, file)
+        if not recorder.called:
+            self._written(begin, number)
+        return done
+
+    def truncate(self, begin: Begin, number: int, size: int) -> None:
+        """Sets the size of a file, in bytes.
+
+        Raises:
+            FileSystemError: ENOENT, EINVAL (not a regular file).
+            OSError: ENOSPC, EDQUOT, EFBIG, EIO: nothing has changed.
+        """
+        file, recorder = self._changing(begin, number)
+        file.truncate(size, recorder, fresh=recorder.fresh)
+        self._keep(number, file)
+
+    def _changing(self, begin: Begin, number: int) -> tuple[LayeredFile, _Recorder]:
+        """Returns the content of a file that is about to change."""
+        file = self._layered.get(number)
+        if file is None:
+            names = self._names
+            found = names.base_file(number)
+            if found is None:
+                file = self.layered(names.inode(number))
+            else:
+                entry = found[1].entry(found[2])
+                if not entry.is_file:
+                    raise FileSystemError(errno.EINVAL)
+                staging = self._records.staging
+                file = LayeredFile(Stack(entry), self._records, staging, self._contents.open)
+        layers = file.stack.layers
+        fresh = None
+        if not layers or layers[0].id < self._frozen_below:
+            fresh = self._next_layer
+            self._next_layer += 1
+        return file, _Recorder(self, begin, number, fresh)
+
+    def reserve(self, changes: Changes) -> None:
+        """Records that layer numbers are used up, before one is."""
+        if self._next_layer > self._reserved:
+            self._reserved = self._next_layer + _RESERVED
+            changes.put(NEXT_LAYER_KEY, self._reserved.to_bytes(8, "little"))
+
+    def _written(self, begin: Begin, number: int) -> None:
+        """Notes the time of a write that changed no record."""
+        names = self._names
+        inode = names.unsaved.get(number)
+        if inode is None:
+            inode = names.orphans.get(number)
+        if inode is None:
+            inode = names.inode(number).copy()
+            names.unsaved[number] = inode
+            names.drop(number)
+        if inode.mode & (stat.S_ISUID | stat.S_ISGID):
+            changes = begin()
+            changed = changes.adopt(number)
+            changed.mode = without_privileges(changed.mode)
+            changed.mtime_ns = changed.ctime_ns = changes.now
+            changes.apply()
+            return
+        inode.mtime_ns = inode.ctime_ns = time.time_ns()
+
+    def sync(self, begin: Begin, number: int) -> Callable[[], None]:
+        """Returns the work of making a file survive a power cut, its name and its bytes."""
+        self.save(begin, number)
+        layers: Sequence[int] = ()
+        if self._names.known.find(number) < 0:
+            layers = [layer.id for layer in self._names.inode(number).layers]
+        records = self._records
+
+        def work() -> None:
+            for layer in layers:
+                records.staging.sync(layer)
+            records.sync()
+
+        return work
+
+    # -- commits ---------------------------------------------------------------------------------
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether a commit is reading what there was at its cut."""
+        return self._frozen_below > 0
+
+    def freeze(self) -> None:
+        """From now on what was written stays as it is: changes go to new layers."""
+        self._frozen_below = self._next_layer
+
+    def thaw(self) -> None:
+        """Ends what ``freeze`` began, and throws away what was kept only for it."""
+        self._frozen_below = 0
+        doomed, self._doomed = self._doomed, []
+        for layer in doomed:
+            forget_layer(self._records, self._records.staging, layer)
+
+    def forget(self, number: int) -> None:
+        """Forgets what is in memory of a file whose record has changed."""
+        self._layered.pop(number, None)
+
+    def discard(self, inode: Inode) -> None:
+        """Throws the content of a file away that has no name and that nobody has open."""
+        self._layered.pop(inode.number, None)
+        for layer in inode.layers:
+            self.discard_layer(layer.id)
+
+    def discard_layer(self, layer: int) -> None:
+        """Throws a layer away that no record has; later, if a commit may read it."""
+        if layer < self._frozen_below:
+            self._doomed.append(layer)
+        else:
+            forget_layer(self._records, self._records.staging, layer)
+
+
+class _Recorder:
+    """Makes the record of a file say what its content has become."""
+
+    def __init__(self, files: Files, begin: Begin, number: int, fresh: int | None) -> None:
+        self._files = files
+        self._begin = begin
+        self._number = number
+        self.fresh = fresh
+        self.called = False
+
+    def __call__(self, stack: Stack, mutations: Sequence[Mutation]) -> None:
+        changes = self._begin()
+        inode = changes.adopt(self._number)
+        inode.layers = stack.layers
+        inode.mtime_ns = inode.ctime_ns = changes.now
+        inode.mode = without_privileges(inode.mode)
+        changes.put_all(mutations)
+        if self.fresh is not None:
+            self._files.reserve(changes)
+        changes.apply()
+        self.called = True

@@ -1,0 +1,153 @@
+"""Open directories of a workspace.
+
+What is listed is settled when the directory is opened or rewound: the base as it is then, and the
+names that have records then. So an offset (of telldir) stays good while entries come and go: 0 and
+1 are ``.`` and ``..``, then the entries of the base by their number in it, then the changed names.
+What is gone by the time it would be given is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Final
+
+from versionfs.tree import Inner, Leaf
+from versionfs.types import Kind, NodeRef
+from versionfs.workspace.folders import Folder, hashed_number
+from versionfs.workspace.inode import WHITEOUT, decode_name, names_prefix
+
+if TYPE_CHECKING:
+    from versionfs.workspace.workspace import Stat, Workspace
+
+DOTS: Final = 2
+_CHANGED: Final = 1 << 40
+"""Where the offsets of changed names begin."""
+
+_DIRECTORY: Final = int(Kind.DIRECTORY)
+
+Item = tuple[bytes, "Stat", int]
+"""A name, its attributes, and the offset of the next entry."""
+
+
+class WorkspaceListing:
+    """An open directory; memory follows the number of its changed names."""
+
+    def __init__(self, workspace: Workspace, folder: Folder) -> None:
+        self._workspace = workspace
+        self._folder = folder
+        self._base: NodeRef | None = None
+        self._version = -1
+        self._changed: list[bytes] = []
+        self._hidden: frozenset[bytes] = frozenset()
+
+    def items(self, start: int) -> Generator[Item, None, None]:
+        """Yields entries from an offset on; asking for the next takes the one before.
+
+        Each entry taken counts as a lookup, but for ``.`` and ``..``.
+        """
+        workspace, folder = self._workspace, self._folder
+        if start == 0 or self._version < 0:
+            self._capture()
+        for offset, node in ((0, folder), (1, folder.parent or folder)):
+            if start == offset:
+                name = b"." if not offset else b".."
+                yield name, workspace.stat(node.number), offset + 1
+                start += 1
+        if start < _CHANGED:
+            yield from self._base_items(start)
+            start = _CHANGED
+        for index in range(start - _CHANGED, len(self._changed)):
+            yield from self._looked_up(self._changed[index], _CHANGED + index + 1)
+
+    def _capture(self) -> None:
+        folder = self._folder
+        self._base = folder.base
+        self._version = folder.version
+        changed, hidden = [], set()
+        if folder.overlaid:
+            prefix = names_prefix(folder.number)
+            for key, value in self._workspace.names.table.scan(prefix):
+                name = key[len(prefix) :]
+                hidden.add(name)
+                if decode_name(value)[0] != WHITEOUT:
+                    changed.append(name)
+        self._changed = changed
+        self._hidden = frozenset(hidden)
+
+    def _looked_up(self, name: bytes, offset: int) -> Generator[Item, None, None]:
+        """Yields a name as it is now, if it is there."""
+        names = self._workspace.names
+        found = names.find(self._folder, name)
+        if found is None:
+            return
+        number = names.enter(self._folder, name, found)
+        try:
+            yield name, self._workspace.stat(number), offset
+        except GeneratorExit:
+            self._workspace.forget(number, 1)
+            raise
+
+    def _base_items(self, start: int) -> Generator[Item, None, None]:
+        if self._base is None:
+            return
+        for first, ref, leaf in self._leaves(self._base, 0, start - DOTS):
+            begin = max(0, start - DOTS - first)
+            if begin >= leaf.count:
+                continue
+            offset = DOTS + first + begin
+            if self._folder.version != self._version or self._folder.base != self._base:
+                # Names have changed since: each is looked up anew.
+                for index in range(begin, leaf.count):
+                    offset += 1
+                    if leaf.names[index] not in self._hidden:
+                        yield from self._looked_up(leaf.names[index], offset)
+            else:
+                yield from self._unchanged(ref, leaf, begin, offset)
+
+    def _unchanged(
+        self, ref: NodeRef, leaf: Leaf, begin: int, offset: int
+    ) -> Generator[Item, None, None]:
+        """Yields the entries of a leaf that have no record, as fast as can be."""
+        workspace, folder, hidden = self._workspace, self._folder, self._hidden
+        names = workspace.names
+        stat = workspace.base_stat
+        leaf_number = names.leaves.number(ref)
+        names.leaves.use(leaf_number)
+        number = 0
+        version = folder.version
+        try:
+            for index in range(begin, leaf.count):
+                name = leaf.names[index]
+                offset += 1
+                if name in hidden:
+                    continue
+                if folder.version != version:
+                    number = 0
+                    yield from self._looked_up(name, offset)
+                    continue
+                if leaf.kinds[index] == _DIRECTORY:
+                    found = names.find_in_base(folder, name)
+                    if found is None:
+                        continue
+                    number = names.enter(folder, name, found)
+                else:
+                    hashed = hashed_number(folder.number, name)
+                    number = names.enter_file(folder, name, hashed, leaf, leaf_number, index)
+                yield name, stat(number, leaf, index), offset
+        except GeneratorExit:
+            if number:
+                workspace.forget(number, 1)
+            raise
+        finally:
+            names.leaves.drop(leaf_number)
+
+    def _leaves(self, ref: NodeRef, first: int, start: int) -> Iterator[tuple[int, NodeRef, Leaf]]:
+        """Yields the leaves that hold entry number ``start`` or a later one, with their first."""
+        node = self._workspace.names.trees.node(ref)
+        if not isinstance(node, Inner):
+            yield first, ref, node
+            return
+        for child in node.children:
+            if first + child.entries > start:
+                yield from self._leaves(child.ref, first, start)
+            first += child.entries

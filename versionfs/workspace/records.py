@@ -1,0 +1,175 @@
+"""The records of a workspace that may not exist yet: it comes into being with the first change.
+
+Looking at a branch makes no files and takes no lock; so any number of processes may look, and one
+may change.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from versionfs.errors import ConflictError, FileSystemError
+from versionfs.workspace.inode import ROOT, Inode, inode_key
+from versionfs.workspace.journal import Mutation
+from versionfs.workspace.staging import Staging
+from versionfs.workspace.table import FrozenTable, Table
+
+LOCK_FILE: Final = "lock"
+BASE_KEY: Final = b"mbase"
+"""The setting that names the base commit."""
+
+
+class Owned:
+    """A folder that one process at a time owns, by a lock that ends with the process."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes the lock.
+
+        Raises:
+            ConflictError: another process has it.
+        """
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = folder / LOCK_FILE
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(self._descriptor, 64, 0).decode("ascii", "replace").strip()
+            os.close(self._descriptor)
+            raise ConflictError(
+                f"the workspace in {folder} is in use by process {owner or 'unknown'}",
+                hint="use the mount that has it, or unmount it first",
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+
+    def close(self) -> None:
+        """Gives the lock up."""
+        os.close(self._descriptor)
+
+
+def owner_of(folder: Path) -> int | None:
+    """Returns the process that owns a workspace's folder, None if none does."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 64, 0).strip()
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(descriptor)
+    return None
+
+
+class Records:
+    """Records in a table once there is one; until then, nothing but an unchanged root."""
+
+    def __init__(self, folder: Path, root: Inode, base: Callable[[], bytes]) -> None:
+        """Opens the table if the workspace exists.
+
+        Args:
+            folder: the workspace's.
+            root: the inode of the base's root directory.
+            base: returns the value of ``BASE_KEY`` for a new table.
+
+        Raises:
+            ConflictError: the workspace exists, and another process owns it.
+        """
+        self.folder = folder
+        self._root = root
+        self._base = base
+        self._owned: Owned | None = None
+        self._table: Table | None = None
+        self._staging: Staging | None = None
+        if (folder / "table").is_dir():
+            self._open()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a table, and this process owns it."""
+        return self._table is not None
+
+    @property
+    def staging(self) -> Staging:
+        """The staging files; makes the workspace."""
+        if self._staging is None:
+            self._open()
+        assert self._staging is not None
+        return self._staging
+
+    def _open(self) -> None:
+        owned = Owned(self.folder)
+        try:
+            table = Table(self.folder)
+            try:
+                if table.get(BASE_KEY) is None:
+                    root = [(BASE_KEY, self._base()), (inode_key(ROOT), self._root.encode())]
+                    table.apply(root)
+                self._staging = Staging(self.folder / "staging")
+            except BaseException:
+                table.close()
+                raise
+        except BaseException:
+            owned.close()
+            raise
+        self._owned, self._table = owned, table
+
+    def get(self, key: bytes) -> bytes | None:
+        """Returns the value of a key, or None."""
+        if self._table is not None:
+            return self._table.get(key)
+        if key == inode_key(ROOT):
+            return self._root.encode()
+        return self._base() if key == BASE_KEY else None
+
+    def scan(self, prefix: bytes, after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yields records, as ``Table.scan``."""
+        return iter(()) if self._table is None else self._table.scan(prefix, after)
+
+    def apply(self, mutations: Sequence[Mutation], *, frees: bool = False) -> None:
+        """Applies a batch, as ``Table.apply``; makes the workspace.
+
+        Raises:
+            FileSystemError: EBUSY: another process owns the workspace.
+        """
+        if self._table is None:
+            try:
+                self._open()
+            except ConflictError as error:
+                raise FileSystemError(errno.EBUSY) from error
+        assert self._table is not None
+        self._table.apply(mutations, frees=frees)
+
+    def rebase(self, root: Inode) -> None:
+        """Gives a workspace that does not exist yet another base."""
+        assert self._table is None
+        self._root = root
+
+    def sync(self) -> None:
+        """Makes every batch survive a power cut. For threads."""
+        if self._table is not None:
+            self._table.sync()
+
+    def frozen(self) -> FrozenTable | None:
+        """Returns the state of now for another thread; None if there is no table."""
+        return None if self._table is None else self._table.frozen()
+
+    def close(self) -> None:
+        """Closes the table and gives the workspace up; idempotent."""
+        if self._table is not None:
+            self._table.close()
+            self._table = None
+        if self._staging is not None:
+            self._staging.close()
+            self._staging = None
+        if self._owned is not None:
+            self._owned.close()
+            self._owned = None
