@@ -1,0 +1,165 @@
+"""Staging files: sparse layers, few descriptors, on the disk when asked."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+import pytest
+
+from versionfs.workspace import Staging
+
+
+@pytest.fixture
+def staging(tmp_path):
+    staging = Staging(tmp_path / "staging", descriptors=4)
+    yield staging
+    staging.close()
+
+
+def test_layers_are_named_by_their_number(staging, tmp_path):
+    staging.create(0x12AB)
+    assert (tmp_path / "staging" / "ab" / "00000000000012ab").exists()
+    assert list(staging.layers()) == [0x12AB]
+
+
+def test_bytes_are_where_they_were_put(staging):
+    staging.create(1, 100)
+    assert staging.write(1, 50, b"hello") == 5
+    assert staging.write(1, 200, memoryview(b"end")) == 3
+    assert staging.status(1).size == 203
+    assert staging.read(1, 48, 9) == b"\0\0hello\0\0"
+    assert staging.read(1, 200, 100) == b"end"
+    assert staging.read(1, 300, 10) == b""
+    staging.truncate(1, 52)
+    staging.truncate(1, 60)
+    assert staging.read(1, 48, 100) == b"\0\0he" + bytes(8)
+
+
+def test_holes_take_no_space_and_are_known(staging):
+    staging.create(1, 1 << 40)
+    staging.write(1, 1 << 30, b"x" * 4096)
+    assert staging.status(1).allocated <= 64 * 1024
+    assert list(staging.data_ranges(1, 0, 1 << 40)) == [(1 << 30, (1 << 30) + 4096)]
+    assert list(staging.data_ranges(1, (1 << 30) + 10, (1 << 30) + 20)) == [
+        ((1 << 30) + 10, (1 << 30) + 20)
+    ]
+    assert list(staging.data_ranges(1, 0, 1 << 30)) == []
+
+
+def test_a_layer_is_made_once_and_removed_once(staging):
+    staging.create(1)
+    with pytest.raises(FileExistsError):
+        staging.create(1)
+    staging.remove(1)
+    staging.remove(1)
+    for work in (lambda: staging.read(1, 0, 1), lambda: staging.write(1, 0, b"x")):
+        with pytest.raises(FileNotFoundError):
+            work()
+
+
+def test_any_number_of_layers_share_few_descriptors(staging):
+    before = len(os.listdir("/proc/self/fd"))
+    for layer in range(50):
+        staging.create(layer)
+        staging.write(layer, 0, b"%d" % layer)
+    assert len(os.listdir("/proc/self/fd")) <= before + 4
+    assert [staging.read(layer, 0, 9) for layer in range(50)] == [b"%d" % n for n in range(50)]
+    staging.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(OSError, match="closed"):
+        staging.read(1, 0, 1)
+
+
+def test_too_few_descriptors_of_the_process_are_shared_too(staging, monkeypatch):
+    for layer in range(3):
+        staging.create(layer)
+    real, failures = os.open, [2]
+
+    def scarce(*arguments):
+        if failures[0]:
+            failures[0] -= 1
+            raise OSError(errno.EMFILE, "too many")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "open", scarce)
+    staging.create(9)
+    staging.write(9, 0, b"x")
+    assert staging.read(9, 0, 1) == b"x"
+
+
+def test_no_descriptor_is_closed_under_a_running_call(tmp_path):
+    staging = Staging(tmp_path / "staging", descriptors=1)
+    for layer in range(8):
+        staging.create(layer)
+        staging.write(layer, 0, b"%d" % layer * 1000)
+    wrong = []
+
+    def work(layer: int) -> None:
+        reads = (staging.read(layer, 0, 1000) for _ in range(300))
+        wrong.extend(data for data in reads if data != b"%d" % layer * 1000)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    staging.close()
+    assert not wrong
+
+
+def test_names_are_synced_once(staging, monkeypatch):
+    synced = []
+    real = os.fsync
+
+    def watch(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    staging.create(0x101)
+    staging.sync(0x101)
+    assert [path.rsplit("/", 1)[-1] for path in synced[:2]] == ["01", "staging"]
+    synced.clear()
+    staging.write(0x101, 0, b"x")
+    staging.sync(0x101)
+    assert synced == []
+    staging.create(0x201)
+    staging.sync(0x201)
+    assert [path.rsplit("/", 1)[-1] for path in synced] == ["01"]
+
+
+def test_what_another_process_left_unsynced_is_synced(staging, tmp_path, monkeypatch):
+    staging.create(1)
+    again = Staging(tmp_path / "staging")
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    again.sync(1)
+    assert synced
+    again.close()
+
+
+def test_what_was_written_before_the_disk_was_full_counts(staging, monkeypatch):
+    staging.create(1)
+    real, room = os.pwrite, [7]
+
+    def full(descriptor, data, offset):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "full")
+        done = real(descriptor, bytes(data)[: room[0]], offset)
+        room[0] -= done
+        return done
+
+    monkeypatch.setattr(os, "pwrite", full)
+    assert staging.write(1, 0, b"0123456789") == 7
+    with pytest.raises(OSError, match="full"):
+        staging.write(1, 7, b"789")
+    assert staging.status(1).size == 7
+
+
+def test_whatever_else_lies_in_the_folder_is_no_layer(staging, tmp_path):
+    staging.create(5)
+    for name in ("05/notes", "05/0000000000000006", "readme", "05/5"):
+        (tmp_path / "staging" / name).write_bytes(b"")
+    assert list(staging.layers()) == [5]
