@@ -93,6 +93,7 @@ class _Plan:
     """What is to be copied: as the source was when its refs were read."""
 
     refs: dict[_Name, NodeRef] = field(default_factory=dict)
+    whole: bool = False
     segments: list[str] = field(default_factory=list)
     packs: dict[bytes, int] = field(default_factory=dict)
     damaged: set[bytes] = field(default_factory=set)
@@ -137,7 +138,7 @@ def clone(
     present = packs_in_store(target.objects)
     missing = {pack: size for pack, size in plan.packs.items() if present.get(pack) != size}
     copied, copied_bytes = _copy_packs(source, target, plan, missing, progress)
-    if repository is None and not plan.damaged:
+    if not plan.damaged:
         _copy_segments(source, target, plan.segments)
     for name in repositories:
         target.ensure_repository(name)
@@ -154,7 +155,7 @@ def clone(
 
 def _plan(source: Store, target: Store, repositories: Iterable[str], *, whole: bool) -> _Plan:
     """Reads first the refs, then segments, then packs: each names what comes after it here."""
-    plan = _Plan()
+    plan = _Plan(whole=whole)
     for repository in repositories:
         for kind in RefKind:
             for name, ref in source.refs.read_all(repository, kind).items():
@@ -211,7 +212,9 @@ def _copy_packs(
             progress(state)
 
     count(0, 0)
-    copier = PackCopier(source.objects, target.objects, lambda size: count(0, size))
+    copier = PackCopier(
+        source.objects, target.objects, lambda size: count(0, size), collect=not plan.whole
+    )
     copied = copied_bytes = 0
 
     def copy(item: tuple[bytes, int]) -> tuple[bytes, int, bool]:
@@ -239,7 +242,9 @@ def _copy_packs(
 
 
 def _copy_segments(source: Store, target: Store, segments: Collection[str]) -> None:
-    """Copies index segments: all that they tell of is in the target now."""
+    """Copies index segments of a whole store: all that they vouch for is in the target now."""
+    if not segments:
+        return
     present = {info.key for info in target.objects.list(_SEGMENTS)}
 
     def copy(key: str) -> None:

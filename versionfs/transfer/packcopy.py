@@ -25,12 +25,25 @@ class PackCopier:
     """
 
     def __init__(
-        self, source: ObjectStore, target: ObjectStore, copied: Callable[[int], None]
+        self,
+        source: ObjectStore,
+        target: ObjectStore,
+        copied: Callable[[int], None],
+        *,
+        collect: bool,
     ) -> None:
-        """Makes a copier; ``copied`` is told bytes as they come, less those that come again."""
+        """Makes a copier.
+
+        Args:
+            source: where from.
+            target: where to.
+            copied: is told bytes as they come, less those that come again.
+            collect: whether a segment is made; not for those who copy the source's.
+        """
         self._source = source
         self._target = target
         self._copied = copied
+        self._collect = collect
         self._segments = SegmentWriter(target, None)
 
     def publish(self) -> None:
@@ -60,7 +73,7 @@ class PackCopier:
                     except CorruptionError:
                         if attempt == _ATTEMPTS:
                             raise
-                listing = _listing(pack, size_bytes, file)
+                listing = _listing(pack, size_bytes, file) if self._collect else None
                 self._target.put_file(pack_key(pack), path)
             finally:
                 path.unlink(missing_ok=True)

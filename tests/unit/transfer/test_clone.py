@@ -54,6 +54,10 @@ def packs(store: Store) -> dict[str, int]:
     return {info.key: info.size for info in store.objects.list("packs/")}
 
 
+def list_of(store: Store, prefix: str) -> list[str]:
+    return [info.key for info in store.objects.list(prefix)]
+
+
 def outcomes(result: CloneResult) -> dict[str, str]:
     return {f"{ref.repository}:{ref.name}": ref.outcome.value for ref in result.refs}
 
@@ -76,6 +80,7 @@ def test_a_whole_store(source: Store, target: tuple[Store, CountingFolder], tmp_
     result = clone(source, there, progress=told.append)
     assert packs(there) == packs(source)
     assert result.packs_copied == len(packs(source))
+    assert list_of(there, "index/") == list_of(source, "index/")
     assert result.bytes_copied == sum(packs(source).values())
     assert outcomes(result) == {
         "photos:main": "created",
@@ -102,6 +107,7 @@ def test_one_repository_takes_only_its_packs(
     assert there.repositories() == ["photos"]
     assert set(packs(there)) < set(packs(source))
     assert result.packs_present == 0
+    assert len(list_of(there, "index/")) == 1
     same_content(source, there, tmp_path)
     assert content(there, b"d3/e3/f3") == b"changed"
     tag = there.repository("photos").resolve(None, "v1")
@@ -285,6 +291,8 @@ def test_a_damaged_pack_is_named_and_what_needs_it_is_not_published(
     assert found.get("texts:main", "created") == "created"
     assert there.repository("photos").branches() == {}
     assert pack_key(pack) not in packs(there)
+    # What segments of the source vouch for may not be there.
+    assert not set(list_of(there, "index/")) & set(list_of(source, "index/"))
     assert [ref.name for ref in result.with_outcome(Outcome.DAMAGED)] == ["main"]
     assert list(objects.temporary().iterdir()) == []
 
