@@ -16,10 +16,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from versionfs.objectstore.blocking import WouldBlock
 from versionfs.types import NO_ID, NO_STAMP, Entry, Kind
-from versionfs.workspace import Layer, LayeredFile, Stack, Staging, Table
 from versionfs.workspace import extents as extents_module
-from versionfs.workspace.content import decode_layers, encode_layers, forget_layer
+from versionfs.workspace.content import (
+    Layer,
+    LayeredFile,
+    Stack,
+    decode_layers,
+    encode_layers,
+    forget_layer,
+)
 from versionfs.workspace.extents import layer_of_key
+from versionfs.workspace.frozen import FrozenTable
+from versionfs.workspace.staging import Staging
+from versionfs.workspace.table import Table
 
 STACK = b"stack"
 SIZE = 200
@@ -111,12 +120,12 @@ class Editing(RuleBasedStateMachine):
 
     @initialize(base=st.none() | st.binary(max_size=SIZE))
     def begin(self, base: bytes | None) -> None:
-        self.segments = extents_module.SEGMENT_BYTES
-        extents_module.SEGMENT_BYTES = 32
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(extents_module, "SEGMENT_BYTES", 32)
         self.desk = Desk(base)
         self.model = bytearray(base or b"")
         self.stale = True
-        self.cut = None
+        self.cut: tuple[FrozenTable, LayeredFile, bytes, int] | None = None
 
     def fresh(self) -> int | None:
         fresh = self.desk.layer() if self.stale or not self.desk.file.stack.layers else None
@@ -161,6 +170,7 @@ class Editing(RuleBasedStateMachine):
     @precondition(lambda self: self.cut is not None)
     @rule()
     def commit_ends(self):
+        assert self.cut is not None
         frozen, file, data, top = self.cut
         self.cut = None
         assert content(file) == data
@@ -171,6 +181,7 @@ class Editing(RuleBasedStateMachine):
     @precondition(lambda self: self.cut is not None)
     @rule()
     def commit_fails(self):
+        assert self.cut is not None
         frozen, file, data, _ = self.cut
         assert content(file) == data
         self.cut = None
@@ -234,15 +245,15 @@ class Editing(RuleBasedStateMachine):
         before = self.model
         after = self.put(before, offset, data)
         # The process ends within ``record``: nothing may be put right afterwards.
-        truncate, remove = self.desk.staging.truncate, self.desk.staging.remove
-        self.desk.staging.truncate = self.desk.staging.remove = lambda *_: None
-        try:
-            self.desk.file.write(offset, data, self.desk.save, fresh=self.fresh())
-        except Kill:
-            pass
-        else:
-            before = after
-        self.desk.staging.truncate, self.desk.staging.remove = truncate, remove
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.desk.staging, "truncate", lambda *_: None)
+            patch.setattr(self.desk.staging, "remove", lambda *_: None)
+            try:
+                self.desk.file.write(offset, data, self.desk.save, fresh=self.fresh())
+            except Kill:
+                pass
+            else:
+                before = after
         self.lose()
         now = content(self.desk.file)
         old = self.cut_to(before, len(now))
@@ -254,11 +265,10 @@ class Editing(RuleBasedStateMachine):
     @rule(size=st.integers(0, SIZE + 40))
     def killed_while_truncating(self, size):
         self.desk.refuse = Kill()
-        remove = self.desk.staging.remove
-        self.desk.staging.remove = lambda *_: None
-        with pytest.raises(Kill):
-            self.desk.file.truncate(size, self.desk.save, fresh=self.fresh())
-        self.desk.staging.remove = remove
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.desk.staging, "remove", lambda *_: None)
+            with pytest.raises(Kill):
+                self.desk.file.truncate(size, self.desk.save, fresh=self.fresh())
         self.lose()
         now = content(self.desk.file)
         assert now in (self.model, self.cut_to(self.model, size))
@@ -301,8 +311,8 @@ class Editing(RuleBasedStateMachine):
         assert {layer_of_key(key) for key, _ in self.desk.table.scan(b"x")} <= layers
 
     def teardown(self):
-        extents_module.SEGMENT_BYTES = getattr(self, "segments", extents_module.SEGMENT_BYTES)
         if hasattr(self, "desk"):
+            self.patch.undo()
             if self.cut is not None:
                 self.cut[0].close()
             self.desk.remove()

@@ -28,7 +28,8 @@ def small_segments(monkeypatch):
 
 @given(EDITS, st.integers(0, BOUND), st.integers(0, BOUND))
 def test_they_are_a_set_of_bytes(edits, start, end):
-    extents, model = Extents(), set()
+    extents = Extents()
+    model: set[int] = set()
     records: dict[bytes, bytes] = {}
     limit = 1 << 60
     for what, at, length in edits:

@@ -18,10 +18,10 @@ import pytest
 
 from tests.support.stores import ROOT
 from versionfs.errors import CorruptionError
-from versionfs.workspace import Table
 from versionfs.workspace import table as table_module
 from versionfs.workspace.database import Database
 from versionfs.workspace.journal import RESERVE, Journal, replay
+from versionfs.workspace.table import Table
 
 IDENTITY = b"0123456789abcdef"
 
@@ -37,7 +37,7 @@ def batches(path: Path) -> list[tuple[int, list[tuple[bytes, bytes | None]]]]:
     found = replay(path, IDENTITY)
     assert found is not None
     assert not found.torn
-    return [tuple(batch) for batch in found.batches]
+    return [(batch.sequence, batch.mutations) for batch in found.batches]
 
 
 def test_what_was_appended_is_read_back(journal):
@@ -299,7 +299,7 @@ def check(table: Table, reported: int) -> int:
 
 
 def child(folder: Path, report: int, moment: str) -> None:
-    table_module._SEAL_RECORDS = 60
+    setattr(table_module, "_SEAL_RECORDS", 60)  # noqa: B010
     if ":" in moment:
         die_at(moment)
     table = Table(folder)

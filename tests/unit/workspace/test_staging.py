@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from versionfs.workspace import Staging
+from versionfs.workspace.staging import Staging
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_no_descriptor_is_closed_under_a_running_call(tmp_path):
     for layer in range(8):
         staging.create(layer)
         staging.write(layer, 0, b"%d" % layer * 1000)
-    wrong = []
+    wrong: list[bytes] = []
 
     def work(layer: int) -> None:
         reads = (staging.read(layer, 0, 1000) for _ in range(300))
@@ -133,7 +133,7 @@ def test_names_are_synced_once(staging, monkeypatch):
 def test_what_another_process_left_unsynced_is_synced(staging, tmp_path, monkeypatch):
     staging.create(1)
     again = Staging(tmp_path / "staging")
-    synced = []
+    synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     again.sync(1)
     assert synced

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from versionfs.errors import CorruptionError
-from versionfs.workspace import Table
 from versionfs.workspace import database as database_module
 from versionfs.workspace import table as table_module
+from versionfs.workspace.table import Table
 
 KEYS = st.binary(min_size=1, max_size=3) | st.sampled_from([b"a", b"aa", b"ab", b"b"])
 BATCHES = st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=5)), min_size=1, max_size=6)
