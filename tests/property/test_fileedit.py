@@ -67,7 +67,7 @@ def as_entry(found: StoredFile) -> Entry:
     return found.put_into(file_entry(b"f"))
 
 
-@settings(max_examples=150)
+@pytest.mark.timeout(600)
 @given(parts, st.integers(0), st.integers(0, 5))
 def test_an_edited_file_is_stored_as_if_it_were_new(
     shared: Store, found: list[Part], seed: int, steps: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -192,7 +193,7 @@ def same_version(one: Entry | None, other: Entry | None) -> bool:
     return one is not None and other is not None and one[:12] == other[:12]
 
 
-@settings(max_examples=300)
+@pytest.mark.timeout(600)
 @given(st.integers(0), st.sampled_from([0.05, 0.2, 0.6]), st.booleans())
 @example(0, 0.2, True)
 def test_a_merge_is_what_the_model_says(

@@ -188,7 +188,8 @@ def edit(parameters: ChunkingParameters, before: bytes, rng: random.Random, step
     return new
 
 
-@settings(max_examples=400)
+@pytest.mark.timeout(600)
+@settings(max_examples=4 * settings().max_examples)
 @given(parts, st.integers(0), st.integers(0, 6), st.sampled_from([TINY_CHUNKS, ODD_CHUNKS]))
 @example([], 0, 3, TINY_CHUNKS)
 @example([("zeros", MAX, 0)], 0, 0, TINY_CHUNKS)
