@@ -41,6 +41,7 @@ _USAGE: Final = struct.Struct("<8sQ")
 _USAGE_MAGIC: Final = b"VFSUSAGE"
 _KEPT: Final = 0.9
 """Eviction goes on until this part of the bound is in use: it reads every file's head."""
+_LARGE_GRANULES: Final = 16
 _TOUCH_SECONDS: Final = 5.0
 _TOUCHED_BOUND: Final = 10_000
 _PAUSE_SECONDS: Final = 30.0
@@ -248,6 +249,10 @@ class DiskCache:
                 _DATA_AT + (first + begin) * GRANULE_BYTES,
             )
             os.pwrite(descriptor, b"\1" * (end - begin), _HEAD_BYTES + first + begin)
+            if end - begin >= _LARGE_GRANULES:
+                # Begins to write it, and lets go of what was written: a mount's files are in the
+                # kernel's memory already, and what streams through would push them out.
+                os.posix_fadvise(descriptor, _DATA_AT, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
 

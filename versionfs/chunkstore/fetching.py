@@ -23,7 +23,8 @@ from versionfs.types import PackId
 
 log = logging.getLogger(__name__)
 
-_RECENT_BYTES: Final = 16 * 1024 * 1024
+_RECENT_BYTES: Final = 64 * 1024 * 1024
+"""As much as is read ahead of one reader: so that its bytes need not come back from the disk."""
 _SCAN_GRANULES: Final = (4, 32)
 """How much the first misses of a scan bring: 256 KiB, then 2 MiB; the third brings the pack."""
 _SCANS: Final = 4096

@@ -19,7 +19,9 @@ RUN_GRANULES: Final = 64
 """One request is for 4 MiB at most: enough for its latency not to count, few enough to run many."""
 _GAP_GRANULES: Final = 2
 """Up to 128 KiB that nobody wants are fetched rather than sending another request."""
-_IN_FLIGHT_BYTES: Final = 64 * 1024 * 1024
+_IN_FLIGHT_BYTES: Final = 96 * 1024 * 1024
+"""Of requests that run, and of what arrived but is not on disk yet: the disk may be slower for a
+moment, and writing must not keep a connection idle."""
 _CLOSE_SECONDS: Final = 5.0
 
 
@@ -73,7 +75,7 @@ class Fetch:
 class InFlight:
     """The requests that wait or run, in threads of its own. Thread-safe.
 
-    ``connections`` run at once at most, and 64 MiB; a part of the connections is kept for what
+    ``connections`` run at once at most, and 96 MiB; a part of the connections is kept for what
     somebody waits for. ``get`` sends a request. ``arrived`` gets its bytes while the granules still
     count as under way; ``is_here`` tells of a granule whether it arrived just now, so that nobody
     fetches it again who looked for it too early.
@@ -94,10 +96,11 @@ class InFlight:
         self._by_granule: dict[tuple[bytes, int], Fetch] = {}
         self._demanded: deque[Fetch] = deque()
         self._prefetched: deque[Fetch] = deque()
-        self._running = self._running_bytes = 0
+        self._connected = self._running = self._running_bytes = 0
         self._closed = False
         self._idle = threading.Condition()
-        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="fetch")
+        # Twice as many threads as connections: those that write what arrived have none.
+        self._threads = ThreadPoolExecutor(2 * connections, thread_name_prefix="fetch")
 
     def ask(
         self, pack: PackId, granules: Sequence[int], *, demand: bool, token: object = None
@@ -183,10 +186,10 @@ class InFlight:
             self._by_granule.pop((fetch.pack, number), None)
 
     def _pump(self) -> None:
-        while self._running < self._connections:
+        while self._connected < self._connections:
             if self._demanded:
                 queue = self._demanded
-            elif self._prefetched and self._running < self._background:
+            elif self._prefetched and self._connected < self._background:
                 queue = self._prefetched
             else:
                 return
@@ -195,6 +198,7 @@ class InFlight:
                 return
             fetch = queue.popleft()
             fetch.is_started = True
+            self._connected += 1
             self._running += 1
             self._running_bytes += size
             self._threads.submit(self._run, fetch)
@@ -203,7 +207,13 @@ class InFlight:
         """Sends one request. Runs in a worker thread."""
         data = None
         try:
-            data = fetch.run(self._get)
+            try:
+                data = fetch.run(self._get)
+            finally:
+                with self._idle:
+                    self._connected -= 1
+                    if not self._closed and data is not None:
+                        self._pump()
             if data is not None:
                 self._arrived(fetch, data)
         finally:

@@ -41,9 +41,20 @@ class RecentRuns:
                 key = self._by_granule.get((pack, number))
                 if key is not None:
                     self._runs.move_to_end(key)
+                    if number == key[1]:
+                        self._read_through(pack, number)
                     at = (number - key[1]) * GRANULE_BYTES
                     found[number] = memoryview(self._runs[key])[at : at + GRANULE_BYTES]
         return found
+
+    def _read_through(self, pack: PackId, number: int) -> None:
+        """Has the run that ends before a granule given up first: a reader has gone past it.
+
+        Otherwise what was read would push out what was fetched for the same reader, and is next.
+        """
+        before = self._by_granule.get((pack, number - 1))
+        if before is not None and before[1] != number:
+            self._runs.move_to_end(before, last=False)
 
     def has(self, pack: PackId, number: int) -> bool:
         """Whether a granule is here."""

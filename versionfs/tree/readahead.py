@@ -40,6 +40,7 @@ class Readahead:
         self._in_order = 0
         self._window = 0
         self._until = 0
+        self._grown = 0
         self._opened = 0  # counts the windows: what belongs to one that was closed is left
 
     def note(self, offset: int, end: int) -> None:
@@ -58,11 +59,13 @@ class Readahead:
                 return
             if not self._window:
                 self._window = FIRST_BYTES
-                self._until = end
-            elif self._until - end >= self._window // 2:
-                return
-            else:
+                self._until = self._grown = end
+            elif end - self._grown >= self._window // 2:
                 self._window = min(2 * self._window, MOST_BYTES)
+                self._grown = end
+            # Nearly full, so that as many requests run as there are connections.
+            if self._until - end > self._window - self._window // 8:
+                return
             start = max(self._until, end)
             stop = min(end + self._window, self._size)
             if stop <= start:

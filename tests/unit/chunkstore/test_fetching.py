@@ -13,6 +13,7 @@ import pytest
 from tests.support.remote import RemoteFolder
 from versionfs.chunkstore import DiskCache, FetchingSource, PackRange
 from versionfs.chunkstore.diskcache import GRANULE_BYTES
+from versionfs.chunkstore.recent import RecentRuns
 from versionfs.errors import NotFoundError, StorageTransientError
 from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.pack import pack_key
@@ -326,7 +327,7 @@ def test_memory_is_bounded(place: Place) -> None:
         place.remote.inner.put(pack_key(pack), DATA)
         source.read(pack, 0, len(DATA))
     settle(source)
-    assert source._recent._held <= 16 * MIB
+    assert source._recent._held <= 64 * MIB
     assert sum(len(data) for data in source._recent._runs.values()) == source._recent._held
     assert not source._in_flight._by_granule
 
@@ -366,3 +367,14 @@ def test_many_readers_of_a_cache_that_is_too_small_read_nothing_wrong(place: Pla
     with ThreadPoolExecutor(8) as readers:
         list(readers.map(read, range(8)))
     assert sources[0].cache.usage().held_bytes <= place.bound
+
+
+def test_what_was_read_through_gives_way_to_what_comes_next() -> None:
+    recent = RecentRuns(5 * 2 * GRANULE_BYTES)
+    run = DATA[: 2 * GRANULE_BYTES]
+    for first in (0, 2, 4, 6, 8):
+        recent.add(PACK, first, run)
+    for number in (0, 1, 2):
+        recent.pieces(PACK, number, number)
+    recent.add(PACK, 10, run)
+    assert [number for number in range(12) if recent.has(PACK, number)] == list(range(2, 12))
