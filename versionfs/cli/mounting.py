@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,20 @@ if TYPE_CHECKING:
 @click.argument("spec", required=False)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until it is unmounted.")
 @click.option("--allow-other", is_flag=True, help="Let other users read the mount.")
+@click.option(
+    "--refresh",
+    type=click.FloatRange(min=0.1, max=86_400),
+    metavar="SECONDS",
+    help="How often to look for what other machines committed to a remote store; 5 if not given.",
+)
 @click.pass_obj
 def mount_command(
-    session: Session, mountpoint: str, spec: str | None, foreground: bool, allow_other: bool
+    session: Session,
+    mountpoint: str,
+    spec: str | None,
+    foreground: bool,
+    allow_other: bool,
+    refresh: float | None,
 ) -> None:
     """Shows every version of every repository as a folder below MOUNTPOINT.
 
@@ -41,6 +53,8 @@ def mount_command(
 
     target = read_target(session, spec) if spec is not None else Target(None)
     settings = session.settings_for(target.store)
+    if refresh is not None:
+        settings = replace(settings, refresh_seconds=refresh)
     shown = "the store" if target.spec is None else format_spec(target.spec)
     if foreground:
         mount(settings, Path(mountpoint), target.spec, foreground=True, allow_other=allow_other)

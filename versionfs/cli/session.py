@@ -93,10 +93,11 @@ class Session:
         settings = self.settings_for(mount_store)
         return Store.open_or_create(settings) if settings.default_store else Store.open(settings)
 
-    def announce(self, store: Store, repository: str) -> None:
+    def announce(self, store: Store, repository: str | None) -> None:
         """Tells the live mounts of the store that a branch or tag moved, and waits until they know.
 
-        A mount that cannot be told costs a warning, not the command: what it did is done.
+        ``repository`` is where, None for any. A mount that cannot be told costs a warning, not the
+        command: what it did is done.
         """
         try:
             registered = any(os.scandir(store.settings.state_dir / "mounts"))

@@ -1,8 +1,9 @@
-"""``versionfs stats``: how large the store is, and what deduplication and compression saved."""
+"""``versionfs stats``: how large the store is, what was saved, what its server was asked."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,11 +11,17 @@ from versionfs.cli.command import command
 from versionfs.cli.formats import human_size
 from versionfs.cli.session import Session
 
+if TYPE_CHECKING:
+    from versionfs.repo import Store
+
 
 @command("stats", example="versionfs stats --json")
 @click.pass_obj
 def stats_command(session: Session) -> None:
     """Shows the size of the store: logical and stored bytes, ratios, packs.
+
+    Of a store behind a network also: requests, retries, bytes sent and received, and how the caches
+    did, for this command and for each mount of the store since it began.
 
     Plain lines are NAME<TAB>VALUE, with the names of --json; sizes are in bytes.
     """
@@ -23,6 +30,9 @@ def stats_command(session: Session) -> None:
     with session.open_store(here_store(session)) as store:
         values = {"store": store.url, "store_id": store.id}
         found = store.statistics()
+        transfers = dataclasses.asdict(store.transfers())
+        is_local = store.objects.is_local
+        mounts = _mounts(session, store)
     numbers = {
         **dataclasses.asdict(found),
         "dedup_ratio": round(found.dedup_ratio, 3),
@@ -31,14 +41,42 @@ def stats_command(session: Session) -> None:
     }
     out = session.output
     if out.json:
-        out.document({**values, **numbers})
+        out.document({**values, **numbers, "transfers": transfers, "mounts": mounts})
         return
     pairs = list(values.items())
+    if not is_local:
+        numbers |= _flat("", transfers)
+        for mount in mounts:
+            pairs.append(("mount", mount["mountpoint"]))
+            numbers |= _flat(f"{mount['mountpoint']}: ", mount["transfers"])
     for name, value in numbers.items():
         pairs.append((name, _text(name, value, terminal=out.terminal)))
     if out.terminal:
         pairs = [(name.removesuffix("_bytes").replace("_", " "), text) for name, text in pairs]
     out.pairs(pairs)
+
+
+def _mounts(session: Session, store: Store) -> list[dict[str, Any]]:
+    """Returns what each mount of the store asked of its server."""
+    if not (store.settings.state_dir / "mounts").is_dir():
+        return []
+    from versionfs.fuse import statistics
+
+    return [
+        {
+            "mountpoint": str(info.mountpoint),
+            "pid": info.pid,
+            "transfers": reply.get("transfers", {}),
+            **reply.get("statistics", {}),
+        }
+        for info, reply in statistics(session.settings_for(store.settings.store), store.id)
+    ]
+
+
+def _flat(prefix: str, transfers: dict[str, Any]) -> dict[str, Any]:
+    requests = {f"requests_{kind}": count for kind, count in transfers["requests"].items()}
+    rest = {name: value for name, value in transfers.items() if name != "requests"}
+    return {prefix + name: value for name, value in (requests | rest).items()}
 
 
 def _text(name: str, value: object, *, terminal: bool) -> str:

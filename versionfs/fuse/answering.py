@@ -13,6 +13,7 @@ import trio
 
 from versionfs.errors import VersionFSError
 from versionfs.fuse.control import MAX_LINE, Reply, Request, short_path
+from versionfs.fuse.request import encode_error
 
 log = logging.getLogger(__name__)
 
@@ -73,4 +74,6 @@ async def _reply(line: bytes, answer: Callable[[Request], Awaitable[Reply]]) -> 
         elif not isinstance(error, ValueError):
             log.exception("control request failed")
         reply = {"ok": False, "error": str(error) or type(error).__name__}
+        if isinstance(error, VersionFSError):
+            reply["failure"] = encode_error(error)
     return json.dumps(reply).encode("ascii") + b"\n"

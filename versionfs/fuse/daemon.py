@@ -29,6 +29,8 @@ from versionfs.fuse.mountpoint import FILE_SYSTEM, set_read_ahead
 from versionfs.fuse.operations import TASKS, Operations
 from versionfs.fuse.refresher import Refresher
 from versionfs.fuse.request import MountRequest, encode_error
+from versionfs.fuse.workspaces import WorkspaceService
+from versionfs.fuse.writable import WritableOperations
 from versionfs.objectstore import never_blocking
 from versionfs.repo import Store
 from versionfs.vfs import FileSystem, Owner
@@ -51,12 +53,12 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
     """
     with Store.open(request.settings) as store:
         owner = Owner(os.geteuid(), os.getegid())
-        filesystem = FileSystem(store, request.spec, owner)
+        filesystem = FileSystem(store, request.spec, owner, writable=not request.read_only)
         files = registry.files_of(request.settings, request.mountpoint)
         files.record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         listener = answering.listen(files.socket)
         spin.enable()
-        operations = Operations(filesystem)
+        operations = (Operations if request.read_only else WritableOperations)(filesystem)
         try:
             _mount(request, operations)
             try:
@@ -67,6 +69,8 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
             finally:
                 # A no-op if somebody else has unmounted it already.
                 pyfuse3.close(unmount=True)
+                if filesystem.branches is not None:
+                    filesystem.branches.close()
         finally:
             listener.close()
             current = registry.read(request.settings, request.mountpoint)
@@ -78,7 +82,7 @@ def _mount(request: MountRequest, operations: Operations) -> None:
     # Shown by `df` and `mount`; a path may have any character, so it is left out.
     shown = "" if request.spec is None else str(replace(request.spec, path=b""))
     options = {
-        "ro",
+        "ro" if request.read_only else "rw",
         "default_permissions",
         f"fsname=versionfs:{shown}",
         f"subtype={FILE_SYSTEM.partition('.')[2]}",
@@ -116,6 +120,8 @@ async def _serve(
 ) -> None:
     every_seconds = None if store.objects.is_local else request.settings.refresh_seconds
     refresher = Refresher(filesystem, every_seconds=every_seconds)
+    branches = filesystem.branches
+    workspaces = None if branches is None else WorkspaceService(store, branches, refresher.refresh)
 
     async def answer(message: control.Request) -> control.Reply:
         match message.get("op"):
@@ -126,10 +132,17 @@ async def _serve(
             case "status":
                 return {"pid": os.getpid(), "mountpoint": os.fspath(request.mountpoint)}
             case "statistics":
-                return {"statistics": asdict(filesystem.statistics())}
+                # The size of the disk cache may have to be counted.
+                transfers = await trio.to_thread.run_sync(store.transfers)
+                return {
+                    "statistics": asdict(filesystem.statistics()),
+                    "transfers": asdict(transfers),
+                }
             case "stop":
                 nursery.start_soon(_stop_soon, operations)
                 return {}
+            case "workspace-commit" | "workspace-status" | "workspace-restore":
+                return {"owned": False} if workspaces is None else await workspaces.answer(message)
         raise ValueError("unknown op")
 
     async def stop_on_signal() -> None:

@@ -213,6 +213,22 @@ def notify_moved(settings: Settings, store_id: str, repository: str | None) -> N
         control.ask(files.socket, {"op": "refresh", "repository": repository}, left)
 
 
+def statistics(settings: Settings, store_id: str) -> list[tuple[MountInfo, control.Reply]]:
+    """Returns what each live mount of a store did: its answer to the request ``statistics``."""
+    found = []
+    for record in registry.records(settings):
+        if record.store_id != store_id or not record.is_running:
+            continue
+        mountpoint = Path(record.mountpoint)
+        reply = request(settings, mountpoint, {"op": "statistics"})
+        if reply is not None and reply.get("ok"):
+            info = MountInfo(
+                mountpoint, record.spec, record.store, record.pid, record.started_ns, alive=True
+            )
+            found.append((info, reply))
+    return found
+
+
 def request(settings: Settings, mountpoint: Path, message: control.Request) -> control.Reply | None:
     """Sends a request to the daemon of a mount; None if it does not answer."""
     files = registry.files_of(settings, absolute(mountpoint))

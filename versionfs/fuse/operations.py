@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
-_Handler = Callable[Concatenate["Operations", _Arguments], Coroutine[Any, Any, _Result]]
+_Self = TypeVar("_Self", bound="Operations")
+_Handler = Callable[Concatenate[_Self, _Arguments], Coroutine[Any, Any, _Result]]
 
 _BLOCK_BYTES = 4096
 
@@ -40,18 +41,20 @@ _ROUNDS: Final = 64
 """How often a request is tried that finds, each time, one more thing that must be fetched."""
 
 
-def _handler(
+def handler(
     kind: str,
-) -> Callable[[_Handler[_Arguments, _Result]], _Handler[_Arguments, _Result]]:
+) -> Callable[[_Handler[_Self, _Arguments, _Result]], _Handler[_Self, _Arguments, _Result]]:
     """Counts a request, and turns whatever goes wrong in it into an errno.
 
     What must be fetched first is fetched in another thread, and the handler called again.
     """
 
-    def decorate(method: _Handler[_Arguments, _Result]) -> _Handler[_Arguments, _Result]:
+    def decorate(
+        method: _Handler[_Self, _Arguments, _Result],
+    ) -> _Handler[_Self, _Arguments, _Result]:
         @functools.wraps(method)
         async def answer(
-            self: Operations, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
+            self: _Self, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
         ) -> _Result:
             self.requests[kind] += 1
             try:
@@ -132,6 +135,8 @@ class Operations(pyfuse3.Operations):
         number, mode, size, mtime_ns, uid, gid = attributes
         entry.st_ino = number
         entry.st_mode = mode
+        entry.st_nlink = 1
+        entry.st_rdev = 0
         entry.st_size = size
         entry.st_blocks = (size + 511) >> 9
         entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = mtime_ns
@@ -145,7 +150,7 @@ class Operations(pyfuse3.Operations):
         if work is not None:
             await self._wait(work)
 
-    @_handler("lookup")
+    @handler("lookup")
     async def lookup(
         self,
         parent_inode: int,
@@ -153,6 +158,9 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         """Answers what a name in a directory is."""
+        return await self._lookup(parent_inode, name)
+
+    async def _lookup(self, parent_inode: int, name: bytes) -> EntryAttributes:
         await self._prepare(parent_inode, name)
         attributes, timeout = self._fs.lookup(parent_inode, name)
         if attributes is not None:
@@ -170,27 +178,30 @@ class Operations(pyfuse3.Operations):
         except Exception as error:  # noqa: BLE001  (pyfuse3 would end the mount)
             report("forget", (), error)
 
-    @_handler("getattr")
+    @handler("getattr")
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Answers the attributes of an inode."""
         return self._filled(*self._fs.attributes(inode))
 
-    @_handler("readlink")
+    @handler("readlink")
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """Answers the target of a symlink."""
         return self._fs.readlink(inode)
 
-    @_handler("open")
+    @handler("open")
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Opens a file: its pages stay in the kernel's cache, since content never changes."""
         return FileInfo(fh=self._fs.open(inode, flags), keep_cache=True)
 
-    @_handler("read")
+    @handler("read")
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Answers bytes of a file; blocks are decoded here, since a thread costs more.
 
         What is in no cache is fetched, decoded and verified in another thread.
         """
+        return await self._read(fh, off, size)
+
+    async def _read(self, fh: int, off: int, size: int) -> bytes:
         content = self._fs.content(fh)
         try:
             return content.read(off, size)
@@ -209,20 +220,25 @@ class Operations(pyfuse3.Operations):
         except Exception as error:  # noqa: BLE001  (pyfuse3 would end the mount)
             report("release", (fh,), error)
 
-    @_handler("opendir")
+    @handler("opendir")
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Opens a directory."""
         await self._prepare(inode, None)
         return self._fs.opendir(inode)
 
-    @_handler("readdir")
+    @handler("readdir")
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         """Answers entries of a directory with their attributes, as many as fit."""
+        await self._readdir(fh, start_id, token)
+
+    async def _readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         items, timeout = self._fs.readdir(fh, start_id)
         offset = start_id
         reply = pyfuse3.readdir_reply
         entry = self._entry
         entry.entry_timeout = entry.attr_timeout = timeout
+        entry.st_nlink = 1
+        entry.st_rdev = 0
         try:
             for name, number, mode, size, mtime_ns, uid, gid, offset in items:
                 entry.st_ino = number
@@ -247,7 +263,7 @@ class Operations(pyfuse3.Operations):
         """Closes a directory."""
         self._fs.releasedir(fh)
 
-    @_handler("statfs")
+    @handler("statfs")
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         """Answers the space of the store's disk, and the number of files."""
         space = await self._wait(self._fs.space())
@@ -261,12 +277,12 @@ class Operations(pyfuse3.Operations):
         data.f_namemax = NAME_MAX
         return data
 
-    @_handler("getxattr")
+    @handler("getxattr")
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Answers an extended attribute."""
         return self._fs.xattr(inode, name)
 
-    @_handler("listxattr")
+    @handler("listxattr")
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
         """Answers the names of the stored extended attributes."""
         return self._fs.xattrs(inode)

@@ -23,6 +23,9 @@ class MountRequest:
     mountpoint: Path
     spec: Spec | None
     allow_other: bool
+    read_only: bool = False
+    auto_commit: str | None = None
+    """How often workspaces are committed: a number of seconds, ``on-unmount``, or never (None)."""
 
     def encode(self) -> bytes:
         """Returns the request as a daemon reads it."""
@@ -35,6 +38,8 @@ class MountRequest:
             "mountpoint": os.fspath(self.mountpoint),
             "spec": None if self.spec is None else str(self.spec),
             "allow_other": self.allow_other,
+            "read_only": self.read_only,
+            "auto_commit": self.auto_commit,
         }
         return json.dumps(value).encode("ascii")
 
@@ -51,6 +56,8 @@ class MountRequest:
             Path(value["mountpoint"]),
             None if value["spec"] is None else parse_spec(value["spec"]),
             bool(value["allow_other"]),
+            bool(value["read_only"]),
+            value["auto_commit"],
         )
 
 

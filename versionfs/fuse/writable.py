@@ -8,7 +8,6 @@ Numbers of branch folders go to their workspaces, all others to the read-only ad
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import stat as modes
 from collections.abc import Sequence
@@ -18,8 +17,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from versionfs.fuse.operations import Operations, handler, report
-from versionfs.objectstore import WouldBlock
-from versionfs.vfs import DAY_SECONDS, ENOATTR, NAME_MAX, Branch, FileSystem, is_branch_number
+from versionfs.vfs import DAY_SECONDS, ENOATTR, NAME_MAX, Branch, FileSystem
 from versionfs.workspace import Stat
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ class WritableOperations(Operations):
 
     def _of(self, number: int) -> tuple[Branch, int]:
         """Returns the branch and the local number of a place that is to be changed."""
-        if not is_branch_number(number):
+        if not self._branches.has(number):
             raise FUSEError(errno.EROFS)
         return self._branches.of(number)
 
@@ -68,11 +66,9 @@ class WritableOperations(Operations):
     # -- names -----------------------------------------------------------------------------------
 
     @handler("lookup")
-    async def lookup(
-        self, parent_inode: int, name: bytes, ctx: RequestContext
-    ) -> EntryAttributes:
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Answers what a name in a directory is."""
-        if not is_branch_number(parent_inode):
+        if not self._branches.has(parent_inode):
             return await self._lookup(parent_inode, name)
         if len(name) > NAME_MAX:
             raise FUSEError(errno.ENAMETOOLONG)
@@ -89,7 +85,7 @@ class WritableOperations(Operations):
         """Takes lookups from inodes."""
         others = []
         for number, lookups in inode_list:
-            if not is_branch_number(number):
+            if not self._branches.has(number):
                 others.append((number, lookups))
                 continue
             try:
@@ -105,9 +101,7 @@ class WritableOperations(Operations):
     ) -> EntryAttributes:
         """Makes a file, fifo, socket or device."""
         branch, parent = self._of(parent_inode)
-        number = branch.workspace.overlay.make(
-            parent, name, mode, ctx.uid, ctx.gid, rdev=rdev
-        )
+        number = branch.workspace.overlay.make(parent, name, mode, ctx.uid, ctx.gid, rdev=rdev)
         return self._stat(branch, branch.workspace.stat(number))
 
     @handler("mkdir")
@@ -177,7 +171,7 @@ class WritableOperations(Operations):
     @handler("getattr")
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Answers the attributes of an inode."""
-        if not is_branch_number(inode):
+        if not self._branches.has(inode):
             return self._filled(*self._fs.attributes(inode))
         branch, local = self._branches.of(inode)
         return self._stat(branch, branch.workspace.stat(local))
@@ -214,7 +208,7 @@ class WritableOperations(Operations):
     @handler("readlink")
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """Answers the target of a symlink."""
-        if not is_branch_number(inode):
+        if not self._branches.has(inode):
             return self._fs.readlink(inode)
         branch, local = self._branches.of(inode)
         return branch.workspace.readlink(local)
@@ -222,7 +216,7 @@ class WritableOperations(Operations):
     @handler("getxattr")
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Answers an extended attribute."""
-        if not is_branch_number(inode):
+        if not self._branches.has(inode):
             return self._fs.xattr(inode, name)
         if not name.startswith(_NAMESPACES):
             raise FUSEError(errno.EOPNOTSUPP)
@@ -239,7 +233,7 @@ class WritableOperations(Operations):
     @handler("listxattr")
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
         """Answers the names of the stored extended attributes."""
-        if not is_branch_number(inode):
+        if not self._branches.has(inode):
             return self._fs.xattrs(inode)
         branch, local = self._branches.of(inode)
         return [name for name, _ in branch.workspace.xattrs(local)]
@@ -263,7 +257,7 @@ class WritableOperations(Operations):
     @handler("open")
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Opens a file; the kernel keeps its pages, since it sees every change."""
-        if not is_branch_number(inode):
+        if not self._branches.has(inode):
             return FileInfo(fh=self._fs.open(inode, flags), keep_cache=True)
         branch, local = self._branches.of(inode)
         if flags & os.O_TRUNC:
@@ -287,15 +281,10 @@ class WritableOperations(Operations):
     @handler("read")
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Answers bytes of a file."""
-        if is_branch_number(fh):
+        if self._branches.has(fh):
             branch, local = self._branches.of(fh)
             return branch.workspace.files.read(local, off, size)
-        content = self._fs.content(fh)
-        try:
-            return content.read(off, size)
-        except WouldBlock:
-            pass
-        return await self._wait(functools.partial(content.read, off, size))
+        return await self._read(fh, off, size)
 
     @handler("write")
     async def write(self, fh: int, off: int, buf: bytes) -> int:
@@ -305,7 +294,7 @@ class WritableOperations(Operations):
 
     async def release(self, fh: int) -> None:
         """Closes a file."""
-        if not is_branch_number(fh):
+        if not self._branches.has(fh):
             await super().release(fh)
             return
         try:
@@ -323,7 +312,7 @@ class WritableOperations(Operations):
     @handler("fsyncdir")
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Makes the names in a directory survive a power cut."""
-        if is_branch_number(fh):
+        if self._branches.has(fh):
             branch, _ = self._branches.listing(fh)
             await self._wait(branch.workspace.sync())
 
@@ -332,7 +321,7 @@ class WritableOperations(Operations):
     @handler("opendir")
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Opens a directory."""
-        if is_branch_number(inode):
+        if self._branches.has(inode):
             return self._branches.opendir(inode)
         await self._prepare(inode, None)
         return self._fs.opendir(inode)
@@ -340,7 +329,7 @@ class WritableOperations(Operations):
     @handler("readdir")
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         """Answers entries of a directory with their attributes, as many as fit."""
-        if not is_branch_number(fh):
+        if not self._branches.has(fh):
             await self._readdir(fh, start_id, token)
             return
         branch, listing = self._branches.listing(fh)
@@ -359,7 +348,7 @@ class WritableOperations(Operations):
 
     async def releasedir(self, fh: int) -> None:
         """Closes a directory."""
-        if is_branch_number(fh):
+        if self._branches.has(fh):
             self._branches.releasedir(fh)
         else:
             await super().releasedir(fh)

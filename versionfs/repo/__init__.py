@@ -2,21 +2,23 @@
 
 from versionfs.repo.commits import CommitReader, write_commit
 from versionfs.repo.format import StoreFormat
-from versionfs.repo.refs import RefKind, Refs
+from versionfs.repo.refs import RefKind, RefMove, Refs
 from versionfs.repo.repository import Repository
 from versionfs.repo.spec import Spec, format_spec, parse_spec, split_component, validate_name
-from versionfs.repo.statistics import StoreStatistics
+from versionfs.repo.statistics import StoreStatistics, TransferStatistics
 from versionfs.repo.store import Store
 
 __all__ = [
     "CommitReader",
     "RefKind",
+    "RefMove",
     "Refs",
     "Repository",
     "Spec",
     "Store",
     "StoreFormat",
     "StoreStatistics",
+    "TransferStatistics",
     "format_spec",
     "parse_spec",
     "split_component",

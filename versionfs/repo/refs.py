@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ulid import ULID
 
@@ -20,6 +20,7 @@ from versionfs.errors import (
     CorruptionError,
     NotFoundError,
     UnsupportedFormatError,
+    VersionFSError,
 )
 from versionfs.objectstore import Version
 from versionfs.repo.refcache import RefCache
@@ -81,6 +82,16 @@ def decode_ref(data: bytes, key: str) -> Ref:
         ) from error
 
 
+class RefMove(NamedTuple):
+    """A branch or tag that moved. ``old`` is None where it is new, ``new`` where it was deleted."""
+
+    repository: str
+    kind: RefKind
+    name: str
+    old: NodeRef | None
+    new: NodeRef | None
+
+
 class Refs:
     """The refs of a store. Safe for any number of threads, processes and machines."""
 
@@ -112,6 +123,24 @@ class Refs:
         keys = [self.key(repository, kind, name) for name in names]
         found = zip(names, keys, self._objects.read_many(keys), strict=True)
         return {name: decode_ref(value[0], key) for name, key, value in found if value is not None}
+
+    def look(self, repository: str | None = None) -> list[RefMove]:
+        """Asks the store for all refs now; returns those this machine last saw elsewhere, by name.
+
+        Raises:
+            NotFoundError: there is no such repository.
+            StorageTransientError: the store cannot be reached.
+        """
+        moves = []
+        for key, (before, now) in self._objects.look(repository).items():
+            _, found, kind, name = key.split("/")
+            new = None if now is None else decode_ref(now, key).commit
+            try:
+                old = None if before is None else decode_ref(before, key).commit
+            except VersionFSError:
+                old = None
+            moves.append(RefMove(found, RefKind(kind), name, old, new))
+        return moves
 
     def move(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +42,26 @@ class StoreStatistics:
     def total_ratio(self) -> float:
         """How many logical bytes one stored byte holds."""
         return self.logical_bytes / self.stored_bytes if self.stored_bytes else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TransferStatistics:
+    """What an open store asked of its server so far, and what its caches saved; zeros without one.
+
+    ``requests`` are attempts by operation, ``retries`` those of them that repeat a failed one,
+    ``failures`` the operations given up. A read of the cache is a hit where all its bytes were
+    there. ``damaged`` counts cached packs that were thrown away because their bytes were wrong.
+    """
+
+    requests: Mapping[str, int] = field(default_factory=dict)
+    retries: int = 0
+    failures: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    memory_hits: int = 0
+    disk_hits: int = 0
+    misses: int = 0
+    prefetched_bytes: int = 0
+    damaged: int = 0
+    cache_bytes: int = 0
+    cache_bound_bytes: int = 0

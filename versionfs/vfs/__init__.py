@@ -1,16 +1,21 @@
 """File-system semantics: names to nodes, inodes, open files. Knows nothing of pyfuse3."""
 
+from versionfs.vfs.branches import Branch, Branches
 from versionfs.vfs.directories import Item
-from versionfs.vfs.errnos import FileSystemError, errno_of, is_expected
+from versionfs.vfs.errnos import ENOATTR, FileSystemError, errno_of, is_expected
 from versionfs.vfs.filesystem import FileSystem, Found, Refresh, VfsStatistics
-from versionfs.vfs.nodes import Attributes
+from versionfs.vfs.nodes import DAY_SECONDS, Attributes
 from versionfs.vfs.owner import Owner
 from versionfs.vfs.space import NAME_MAX, Space
 from versionfs.vfs.views import Invalidation
 
 __all__ = [
+    "DAY_SECONDS",
+    "ENOATTR",
     "NAME_MAX",
     "Attributes",
+    "Branch",
+    "Branches",
     "FileSystem",
     "FileSystemError",
     "Found",

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from versionfs.errors import ConflictError
 from versionfs.repo import Store
 from versionfs.types import Commit
+from versionfs.vfs.nodes import ROOT_NUMBER
 from versionfs.vfs.owner import Owner
-from versionfs.workspace import ROOT, Stat, Workspace, WorkspaceListing, folder_of
+from versionfs.vfs.views import Invalidation, Step
+from versionfs.workspace import ROOT, Dropped, Stat, Workspace, WorkspaceListing, folder_of
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +26,6 @@ BRANCH_BIT: Final = 1 << 61
 _SLOT_SHIFT: Final = 48
 _LOCAL_MASK: Final = (1 << _SLOT_SHIFT) - 1
 _SLOT_MASK: Final = (1 << 61 - _SLOT_SHIFT) - 1
-
-
-def is_branch_number(number: int) -> bool:
-    """Whether a number is one of a branch folder."""
-    return number >> 61 == 1
 
 
 class Branch:
@@ -45,6 +42,7 @@ class Branch:
         self._fixed = owner.fixed
         self._bits = BRANCH_BIT | slot << _SLOT_SHIFT
         self.is_owner_kept = owner.fixed is None
+        self.is_committing = False
 
     def number(self, local: int) -> int:
         """Returns the mount's number for one of the workspace's."""
@@ -67,15 +65,51 @@ class Branches:
         self._slots: list[Branch] = []
         self._by_name: dict[tuple[str, str], Branch] = {}
         self._elsewhere: set[tuple[str, str]] = set()
+        self._root: tuple[Branch, int] | None = None
         self._listings: dict[int, tuple[Branch, WorkspaceListing]] = {}
         self._next_listing = BRANCH_BIT
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Branch]:
         return iter(list(self._by_name.values()))
+
+    def has(self, number: int) -> bool:
+        """Whether a number is one of a branch folder."""
+        return number >> 61 == 1 or (number == ROOT_NUMBER and self._root is not None)
 
     def of(self, number: int) -> tuple[Branch, int]:
         """Returns the branch of a number that is one of a branch folder, and the local number."""
+        if number == ROOT_NUMBER:
+            assert self._root is not None
+            return self._root
         return self._slots[number >> _SLOT_SHIFT & _SLOT_MASK], number & _LOCAL_MASK
+
+    def steps(
+        self, repository: str | None, heads: Mapping[tuple[str, str], Commit]
+    ) -> Iterator[Step]:
+        """Moves the folders without changes to the heads of their branches; see ``Refresh``."""
+        for branch in self:
+            if repository not in (None, branch.repository):
+                continue
+            head = heads.get((branch.repository, branch.name))
+            workspace = branch.workspace
+            if head is None or head.ref == workspace.base.ref or not workspace.is_clean:
+                continue
+            if not branch.is_committing:
+                yield from self.invalidations(branch, workspace.follow(head))
+
+    def invalidations(
+        self, branch: Branch, steps: Iterable[list[Dropped] | Callable[[], object]]
+    ) -> Iterator[Step]:
+        """Turns what a workspace's kernel must drop into what the mount's must."""
+        for step in steps:
+            if callable(step):
+                yield step
+            else:
+                yield [
+                    Invalidation(number, dropped.name)
+                    for dropped in step
+                    for number in self.shown_numbers(branch, dropped.number)
+                ]
 
     def known(self, repository: str, name: str) -> Branch | None:
         """Returns a branch folder that was looked at, if it was."""
@@ -87,6 +121,33 @@ class Branches:
         None if it cannot be written here, because another process has its workspace: then it is
         shown as the snapshot of its head.
         """
+        branch = self._branch(repository, name, head, parent)
+        if branch is None:
+            return None
+        branch.workspace.names.root.lookups += 1
+        return branch.shown(branch.workspace.stat(ROOT))
+
+    def mount_root(self, repository: str, name: str, head: Commit, path: bytes) -> bool:
+        """Makes a directory of a branch the root of the mount; tells whether that could be."""
+        branch = self._branch(repository, name, head, 0)
+        if branch is None:
+            return False
+        number = ROOT
+        for part in filter(None, path.split(b"/")):
+            found = branch.workspace.lookup(number, part)
+            if found is None:
+                return False
+            number = found.number
+        self._root = branch, number
+        return True
+
+    def shown_numbers(self, branch: Branch, local: int) -> list[int]:
+        """Returns the mount's numbers of a local one: the root of the mount has another."""
+        if self._root == (branch, local):
+            return [branch.number(local), ROOT_NUMBER]
+        return [branch.number(local)]
+
+    def _branch(self, repository: str, name: str, head: Commit, parent: int) -> Branch | None:
         key = (repository, name)
         branch = self._by_name.get(key)
         if branch is None:
@@ -101,8 +162,7 @@ class Branches:
             branch = Branch(workspace, len(self._slots), repository, name, parent, self._owner)
             self._slots.append(branch)
             self._by_name[key] = branch
-        branch.workspace.names.root.lookups += 1
-        return branch.shown(branch.workspace.stat(ROOT))
+        return branch
 
     def opendir(self, number: int) -> int:
         """Opens a directory of a branch folder and returns a handle."""

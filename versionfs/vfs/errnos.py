@@ -25,6 +25,8 @@ __all__ = ["ENOATTR", "FileSystemError", "errno_of", "is_expected"]
 ENOATTR: Final = errno.ENODATA
 """What Linux answers when an extended attribute does not exist."""
 
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 _TABLE: Final[tuple[tuple[type[BaseException], int], ...]] = (
     # The first match counts, so a class stands before its base.
     (AmbiguousError, errno.ENOTUNIQ),
@@ -48,10 +50,13 @@ def errno_of(error: BaseException) -> int:
     """Returns the errno for an error; EIO for what is not in the table.
 
     An ``OSError`` that the file system raises itself (``FileSystemError``) keeps its number; one
-    that comes from the machine underneath is EIO, because its number is about another file.
+    that comes from the machine underneath is EIO, because its number is about another file. Only
+    that there is no space for what is written is told as it is.
     """
     if isinstance(error, FileSystemError):
         return error.number
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return error.errno
     for kind, number in _TABLE:
         if isinstance(error, kind):
             return number
@@ -60,4 +65,6 @@ def errno_of(error: BaseException) -> int:
 
 def is_expected(error: BaseException) -> bool:
     """Whether an error is an ordinary answer, not worth a line in the log."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_SPACE
     return isinstance(error, (FileSystemError, AmbiguousError))

@@ -19,8 +19,10 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from versionfs.errors import NotFoundError
-from versionfs.repo import Spec, Store
+from versionfs.repo import Spec, Store, format_spec
 from versionfs.tree import FileContent
+from versionfs.types import Commit
+from versionfs.vfs.branches import Branch, Branches
 from versionfs.vfs.directories import Directories, Item
 from versionfs.vfs.errnos import FileSystemError
 from versionfs.vfs.files import Files
@@ -75,7 +77,11 @@ class Refresh:
         views: list[View],
         mover: Mover,
         others: list[Invalidation],
+        heads: Callable[[], object],
+        branches: Callable[[], Iterable[Step]],
     ) -> None:
+        self._heads = heads
+        self._branches = branches
         self._look = look
         self._views = views
         self._mover = mover
@@ -91,6 +97,7 @@ class Refresh:
         self._look()
         for view in self._views:
             self._found.append((view, view.locate()))
+        self._heads()
 
     def steps(self) -> Iterator[Step]:
         """Moves the views; after each step the kernel must drop what it yields.
@@ -104,6 +111,7 @@ class Refresh:
             if old is None or (located is not None and old.commit.ref == located.commit.ref):
                 continue
             yield from self._mover.move(view, located)
+        yield from self._branches()
 
 
 class FileSystem:
@@ -114,7 +122,9 @@ class FileSystem:
         AmbiguousError: ``spec`` has an id prefix that several commits share.
     """
 
-    def __init__(self, store: Store, spec: Spec | None, owner: Owner) -> None:
+    def __init__(
+        self, store: Store, spec: Spec | None, owner: Owner, *, writable: bool = False
+    ) -> None:
         store.refcache.hold()
         self._store = store
         self._owner = owner
@@ -129,6 +139,9 @@ class FileSystem:
         self._next_handle = 1
         self._refreshes = 0
         self.requests: Counter[str] = Counter()
+        self.branches: Branches | None = Branches(store, owner) if writable else None
+        """The branch folders, in a mount that can be written."""
+        self._namespace.branches = self.branches
         self._root = self._make_root(spec)
 
     def _make_root(self, spec: Spec | None) -> Node:
@@ -154,6 +167,8 @@ class FileSystem:
                 def locate() -> Located | None:
                     return resolver.locate_spec(spec)
 
+                if self.branches is not None and branch is not None and revision is None:
+                    self.branches.mount_root(spec.repository, branch, located.commit, spec.path)
                 view = View(spec.repository, str(plain), spec.path, located, locate)
                 return self._directories.top(view, None, b"")
         self._nodes.add(root)
@@ -359,7 +374,7 @@ class FileSystem:
         if isinstance(self._root, Directory):
             if repository in (None, self._root.view.repository):
                 views.append(self._root.view)
-            return Refresh(ask, views, self._mover, others)
+            return Refresh(ask, views, self._mover, others, *self._branch_moves(repository))
         for node in self._repository_nodes():
             if repository not in (None, node.repository):
                 continue
@@ -369,7 +384,40 @@ class FileSystem:
                     views.append(child.view)
                 else:
                     others.extend(self._log_changes(child))
-        return Refresh(ask, views, self._mover, others)
+        return Refresh(ask, views, self._mover, others, *self._branch_moves(repository))
+
+    def _branch_moves(
+        self, repository: str | None
+    ) -> tuple[Callable[[], object], Callable[[], Iterable[Step]]]:
+        """Returns work that finds the heads of branch folders, and the steps that go there."""
+        branches = self.branches
+        if branches is None:
+            return _nothing, tuple
+        names = [(branch.repository, branch.name) for branch in branches]
+        heads: dict[tuple[str, str], Commit] = {}
+
+        def find() -> None:
+            for key in names:
+                if repository in (None, key[0]):
+                    commit = self._namespace.resolver.component(*key)
+                    if commit is not None:
+                        heads[key] = commit
+
+        return find, partial(branches.steps, repository, heads)
+
+    def branch_xattr(self, branch: Branch, local: int, key: bytes) -> bytes | None:
+        """Returns an attribute that tells what a node of a branch folder is; None if none does."""
+        workspace = branch.workspace
+        if local not in workspace.names.folders:
+            return None
+        if key == b"store":
+            return self._store.settings.store.encode("utf-8", "surrogateescape")
+        if key == b"commit":
+            return workspace.base.id.hex().encode()
+        if key == b"ref":
+            spec = Spec(branch.repository, branch.name, None, workspace.path(local))
+            return format_spec(spec).encode("utf-8", "surrogateescape")
+        return None
 
     def _repository_nodes(self) -> list[RepositoryNode]:
         nodes = [self._root, *(self._root.children or {}).values()]

@@ -14,6 +14,7 @@ from functools import partial
 from versionfs.errors import InvalidInputError, NotFoundError
 from versionfs.repo import Repository, Store, split_component
 from versionfs.types import Ref, short
+from versionfs.vfs.branches import Branches
 from versionfs.vfs.directories import Directories
 from versionfs.vfs.errnos import FileSystemError
 from versionfs.vfs.history import Histories, History
@@ -51,6 +52,8 @@ class Namespace:
         self._owner = owner
         self._histories = Histories()
         self.resolver = Resolver(store)
+        self.branches: Branches | None = None
+        """The branch folders, in a mount that can be written."""
 
     # -- names ---------------------------------------------------------------------------------
 
@@ -60,7 +63,28 @@ class Namespace:
         Raises:
             AmbiguousError: an id prefix that several commits share.
         """
+        if self.branches is not None and isinstance(parent, RepositoryNode):
+            branch = self._writable(self.branches, parent, name)
+            if branch is not None:
+                return branch
         return self._counted(self._find(parent, name))
+
+    def _writable(
+        self, branches: Branches, parent: RepositoryNode, name: bytes
+    ) -> Attributes | None:
+        """Returns the attributes of a branch folder that can be written; None for another name."""
+        text = name.decode("ascii", "replace")
+        if "@" in text or name == LOG_NAME or not self._has_branch(parent.repository, text):
+            return None
+        commit = self.resolver.component(parent.repository, text)
+        if commit is None:
+            return None
+        found = branches.enter(parent.repository, text, commit, parent.number)
+        if found is None:
+            return None
+        return Attributes(
+            found.number, found.mode, found.size, found.mtime_ns, found.uid, found.gid
+        )
 
     def _counted(self, node: Node | None) -> Attributes | None:
         if node is None:

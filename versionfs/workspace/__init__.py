@@ -18,7 +18,9 @@ from versionfs.workspace.journal import Mutation
 from versionfs.workspace.listing import WorkspaceListing
 from versionfs.workspace.places import existing, folder_of
 from versionfs.workspace.records import owner_of
+from versionfs.workspace.restoring import restore
 from versionfs.workspace.staging import LayerStatus, Staging
+from versionfs.workspace.status import Status
 from versionfs.workspace.table import FrozenTable, Table
 from versionfs.workspace.workspace import Stat, Workspace
 
@@ -35,6 +37,7 @@ __all__ = [
     "OverlapError",
     "Staging",
     "Stat",
+    "Status",
     "Step",
     "Table",
     "Workspace",
@@ -43,4 +46,5 @@ __all__ = [
     "existing",
     "folder_of",
     "owner_of",
+    "restore",
 ]
