@@ -27,12 +27,11 @@ log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = b"4"
 DATABASES: Final = (
-    b"meta",  # b"schema" -> SCHEMA_VERSION; b"next-pack" -> u32; b"node-bytes" -> u64
+    b"meta",  # b"schema" -> SCHEMA_VERSION; b"next-pack" -> u32
     b"chunks",  # chunk id -> row (chunks.py)
     b"packs",  # pack id -> pack number u32 big-endian, size u64, kind u8 (absent in old rows)
     b"pack-numbers",  # pack number u32 big-endian -> pack id
     b"segments",  # name of an index segment whose rows are here -> empty (chunks.py)
-    b"nodes",  # id + stamp -> pack id + CRC-32 + blob (nodes.py)
     b"places",  # id + stamp -> row (nodes.py)
     b"refs",  # repository NUL kind NUL name -> last value seen (refs.py)
     b"sources",  # what imports saw (sources.py)
