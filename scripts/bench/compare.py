@@ -1,4 +1,4 @@
-"""Measures versionfs beside restic (import) and squashfuse_ll (walk, read) in the same run."""
+"""Measures versionfs beside restic (import), squashfuse_ll (walk, read) and rclone (S3)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,36 @@ SMALL_FILES = 20_000
 LARGE_MIB = 512
 
 
-def make_data(folder: Path) -> None:
-    """Makes 20,000 text files of 1 to 20 KB and one of 512 MiB, every other MiB of it random."""
-    rng = random.Random(7)
-    letters = b"abcdefghijklmnopqrstuvwxyz"
-    words = [bytes(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(5000)]
+class Text:
+    """Makes text-like bytes, the same each time."""
 
-    def text(size: int) -> bytes:
-        return b" ".join(rng.choices(words, k=size // 3))[:size]
+    def __init__(self) -> None:
+        self.rng = random.Random(7)
+        letters = b"abcdefghijklmnopqrstuvwxyz"
+        self._words = [
+            bytes(self.rng.choices(letters, k=self.rng.randint(2, 9))) for _ in range(5000)
+        ]
 
+    def __call__(self, size: int) -> bytes:
+        return b" ".join(self.rng.choices(self._words, k=size // 3))[:size]
+
+
+def make_small(folder: Path) -> Text:
+    """Makes 20,000 text files of 1 to 20 KB, 100 to a folder."""
+    text = Text()
     for number in range(SMALL_FILES):
         below = folder / f"d{number // 100:03d}"
         below.mkdir(parents=True, exist_ok=True)
-        (below / f"f{number:05d}.txt").write_bytes(text(rng.randint(1000, 20_000)))
+        (below / f"f{number:05d}.txt").write_bytes(text(text.rng.randint(1000, 20_000)))
+    return text
+
+
+def make_data(folder: Path) -> None:
+    """Makes the small files and one of 512 MiB, every other MiB of it random."""
+    text = make_small(folder)
     with (folder / "large").open("wb") as large:
         for _ in range(LARGE_MIB // 2):
-            large.write(rng.randbytes(1 << 20))
+            large.write(text.rng.randbytes(1 << 20))
             large.write(text(1 << 20))
 
 
@@ -138,7 +152,7 @@ def compare_walk(data: Path, work: Path, rounds: int) -> list[tuple[str, str, fl
     for _ in range(rounds):
         for name in ("versionfs", "squashfuse_ll"):
             if name == "versionfs":
-                versionfs(home, "mount", point, "set/main")
+                versionfs(home, "mount", "--read-only", point, "set/main")
             else:
                 command("squashfuse_ll", image, point)
             try:
@@ -165,17 +179,24 @@ def compare_walk(data: Path, work: Path, rounds: int) -> list[tuple[str, str, fl
 def main() -> None:
     """Runs what the arguments name and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["import", "walk", []])
+    parser.add_argument("what", nargs="*", choices=["import", "walk", "s3", []])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to work; needs about 4 GB")
     options = parser.parse_args()
-    what = options.what or ["import", "walk"]
+    what = options.what or ["import", "walk", "s3"]
     table = Table("work", "versionfs", "peer", "peer's", "ratio")
     with tempfile.TemporaryDirectory(prefix="versionfs-bench-", dir=options.folder) as folder:
         data, work = Path(folder) / "data", Path(folder) / "work"
         work.mkdir()
-        make_data(data)
-        rows = []
+        rows: list[tuple[str, str, float, float]] = []
+        if {"import", "walk"} & set(what):
+            make_data(data)
+        if "s3" in what:
+            sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+            from scripts.bench.s3 import compare_s3
+
+            (work / "s3").mkdir()
+            rows += compare_s3(work / "s3", options.rounds)
         if "import" in what:
             rows += compare_import(data, work, options.rounds)
         if "walk" in what:
