@@ -127,6 +127,76 @@ def test_the_author_is_the_user_at_this_host_unless_set(home: Path) -> None:
     assert "@" in load_settings({"VERSIONFS_HOME": str(home)}).author
 
 
+def test_the_file_sets_what_remote_stores_need(home: Path) -> None:
+    settings = load(home)
+    assert settings.cache_bytes is None
+    assert (settings.timeout_seconds, settings.refresh_seconds) == (60, 5)
+    assert (settings.s3_endpoint, settings.s3_connections) == (None, 16)
+    settings = load(
+        home,
+        'cache_size = "20GiB"\n'
+        "timeout = 30\n"
+        "refresh = 0.5\n"
+        's3_endpoint = "http://localhost:8333"\n'
+        "s3_connections = 32\n",
+    )
+    assert settings.cache_bytes == 20 << 30
+    assert (settings.timeout_seconds, settings.refresh_seconds) == (30, 0.5)
+    assert (settings.s3_endpoint, settings.s3_connections) == ("http://localhost:8333", 32)
+
+
+def test_what_remote_stores_need_has_flags_and_variables(home: Path) -> None:
+    (home / "config.toml").write_text('timeout = 1\ncache_size = "1GB"\ns3_endpoint = "http://f"')
+    environ = {"VERSIONFS_HOME": str(home)}
+    settings = load_settings(environ)
+    assert (settings.timeout_seconds, settings.cache_bytes) == (1, 10**9)
+    assert settings.s3_endpoint == "http://f"
+    environ |= {
+        "VERSIONFS_TIMEOUT": "2",
+        "VERSIONFS_CACHE_SIZE": "2 GiB",
+        "VERSIONFS_S3_ENDPOINT": "http://e",
+    }
+    settings = load_settings(environ)
+    assert (settings.timeout_seconds, settings.cache_bytes) == (2, 2 << 30)
+    assert settings.s3_endpoint == "http://e"
+    flags = {"timeout": "3.5", "cache_size": "3G", "s3_endpoint": "http://g"}
+    settings = load_settings(environ, flags=flags)
+    assert (settings.timeout_seconds, settings.cache_bytes) == (3.5, 3 << 30)
+    assert settings.s3_endpoint == "http://g"
+    assert load_settings(environ, flags=dict.fromkeys(flags, "")).timeout_seconds == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1048576", 1 << 20),
+        ("1048576B", 1 << 20),
+        ("1.5GiB", 3 << 29),
+        ("2M", 2 << 20),
+        ("2MB", 2_000_000),
+        (" 1 T ", 1 << 40),
+    ],
+)
+def test_a_size_may_have_a_unit(home: Path, text: str, size: int) -> None:
+    assert load(home, VERSIONFS_CACHE_SIZE=text).cache_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        *[("timeout", text) for text in ("0", "-1", "nan", "inf", "1m", "true")],
+        *[("cache_size", text) for text in ("1", "512K", "-1G", "1GiBB", "G", "1e9", "²G")],
+        ("s3_endpoint", "http://x\n"),
+    ],
+)
+def test_a_bad_flag_or_variable_is_named(home: Path, key: str, text: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"--{key.replace('_', '-')} must be"):
+        load_settings({"VERSIONFS_HOME": str(home)}, flags={key: text})
+    variable = f"VERSIONFS_{key.upper()}"
+    with pytest.raises(InvalidInputError, match=f"^{variable} must be"):
+        load(home, **{variable: text})
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [
@@ -140,6 +210,11 @@ def test_the_author_is_the_user_at_this_host_unless_set(home: Path) -> None:
         ("compression_level = 3.5", "compression_level must be a whole number"),
         ("compression_level = 23", "compression_level must be a whole number from -7 to 22"),
         ("node_cache_bytes = 0", "node_cache_bytes must be a whole number from 1048576"),
+        ("timeout = true", "timeout must be a number of seconds"),
+        ("timeout = '5'", "timeout must be a number of seconds"),
+        ("refresh = 0", "refresh must be a number of seconds from 0.1"),
+        ("cache_size = 1.5", "cache_size must be a size"),
+        ("s3_connections = 0", "s3_connections must be a whole number from 1"),
         ("store = ", "not a TOML file"),
         ('store = "a\\u0000b"', "store must be text"),
     ],

@@ -26,6 +26,9 @@ class Session:
         self.environ = environ
         self.store_flag: str | None = None
         self.home_flag: str | None = None
+        self.s3_endpoint: str | None = None
+        self.timeout: str | None = None
+        self.cache_size: str | None = None
         self.color: Color = "auto"
         self.json = False
         self.logged: list[str] = []
@@ -40,11 +43,19 @@ class Session:
         """The settings from flags, environment and config.toml.
 
         Raises:
-            InvalidInputError: config.toml holds a key or a value that it may not.
+            InvalidInputError: a flag, variable or config.toml holds a value that it may not.
         """
         from versionfs.config import load_settings
 
-        return load_settings(self.environ, store=self.store_flag, home=self.home_flag)
+        flags = {
+            "s3_endpoint": self.s3_endpoint, "timeout": self.timeout, "cache_size": self.cache_size
+        }  # fmt: skip
+        return load_settings(
+            self.environ,
+            store=self.store_flag,
+            home=self.home_flag,
+            flags={key: text for key, text in flags.items() if text},
+        )
 
     @cached_property
     def output(self) -> Output:
