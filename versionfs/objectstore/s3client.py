@@ -12,11 +12,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+import botocore.session
 from boto3.session import Session
 from botocore.config import Config
+from botocore.utils import parse_timestamp
 
 from versionfs.config import Settings
 from versionfs.errors import InvalidInputError, VersionFSError
@@ -159,7 +162,7 @@ class S3Requests:
             user_agent_extra="versionfs",
         )
         try:
-            session = Session()
+            session = _session()
             client: S3Client = session.client(
                 "s3", endpoint_url=self._settings.s3_endpoint, config=config
             )
@@ -179,6 +182,24 @@ class S3Requests:
                 hint="credentials go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             )
         return session, client
+
+
+def _session() -> Session:
+    """Returns a session of boto3 that parses times fast."""
+    core = botocore.session.get_session()
+    parsers: Any = core.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_parse_time)
+    return Session(botocore_session=core)
+
+
+def _parse_time(value: Any) -> datetime:
+    """Returns a time of a reply. A list holds 1,000; botocore's own way takes 0.15 ms for each."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            found = datetime.fromisoformat(value)
+            if found.tzinfo is not None:
+                return found
+    return parse_timestamp(value)
 
 
 def _same_credentials(one: Session, other: Session) -> bool:
