@@ -142,6 +142,10 @@ class Files:
                 self._names.drop(inode.number)
 
     def _keep(self, number: int, file: LayeredFile) -> None:
+        # What was opened before it changed must not be read when a commit has settled it.
+        stored = self._stored.pop(number, None)
+        if stored is not None:
+            stored.close()
         self._layered[number] = file
         if len(self._layered) > _KEPT:
             self._layered.popitem(last=False)
