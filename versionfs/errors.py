@@ -43,6 +43,17 @@ class ConflictError(VersionFSError):
     exit_code = 5
 
 
+class OverlapError(ConflictError):
+    """A commit would overwrite what others committed; nothing was committed, nothing is lost.
+
+    ``problems`` holds one ``(path, what happened)`` for each path that both sides changed.
+    """
+
+    def __init__(self, message: str, problems: Sequence[tuple[bytes, str]], *, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = list(problems)
+
+
 class ReadOnlyError(VersionFSError):
     """The target cannot be written: a snapshot, or a store without write permission."""
 

@@ -8,7 +8,6 @@ from versionfs.workspace.commit import (
     CommitRequest,
     CommitResult,
     Committing,
-    OverlapError,
     commit,
 )
 from versionfs.workspace.content import LayeredFile
@@ -17,7 +16,7 @@ from versionfs.workspace.inode import ROOT
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.listing import WorkspaceListing
 from versionfs.workspace.places import existing, folder_of
-from versionfs.workspace.records import owner_of
+from versionfs.workspace.records import owner_of, read_base, remove
 from versionfs.workspace.restoring import restore
 from versionfs.workspace.staging import LayerStatus, Staging
 from versionfs.workspace.status import Status
@@ -34,7 +33,6 @@ __all__ = [
     "LayerStatus",
     "LayeredFile",
     "Mutation",
-    "OverlapError",
     "Staging",
     "Stat",
     "Status",
@@ -46,5 +44,7 @@ __all__ = [
     "existing",
     "folder_of",
     "owner_of",
+    "read_base",
+    "remove",
     "restore",
 ]

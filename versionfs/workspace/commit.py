@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from versionfs.errors import ConflictError, NotFoundError, SourceError
+from versionfs.errors import ConflictError, NotFoundError, OverlapError, SourceError
 from versionfs.objectstore import Version
 from versionfs.repo import RefKind, Repository, write_commit
 from versionfs.transfer.pipeline import Pipeline
@@ -27,22 +27,6 @@ if TYPE_CHECKING:
     from versionfs.workspace.workspace import Workspace
 
 _ATTEMPTS: Final = 100
-_SHOWN: Final = 20
-
-
-class OverlapError(ConflictError):
-    """Others committed changes to the same paths; nothing was committed, nothing is lost."""
-
-    def __init__(self, branch: str, conflicts: list[Conflict]) -> None:
-        paths = [conflict.path.decode("utf-8", "replace") for conflict in conflicts]
-        shown = ", ".join(paths[:_SHOWN])
-        more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-        super().__init__(
-            f"{branch} has moved, and others changed what you changed: {shown}{more}",
-            hint="take theirs with `versionfs restore PATH`, or keep your work with "
-            "`versionfs branch NAME --from-workspace`, then commit",
-        )
-        self.conflicts = conflicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +171,13 @@ class Committing:
         result = merge_trees(store.trees, pipeline.metadata, self._base.root, ours, head.root)
         if result.root is None:
             name = f"{self._request.repository}/{self._request.branch}"
-            raise OverlapError(name, result.conflicts)
+            raise OverlapError(
+                f"{name} has moved, and others changed what you changed; nothing was committed",
+                [(conflict.path, _told(conflict)) for conflict in result.conflicts],
+                hint="look at theirs with `versionfs diff`, take them with `versionfs restore PATH`"
+                " and do your change again, or keep all your work on a branch of its own with "
+                "`versionfs branch NAME --from-workspace` and commit it there",
+            )
         pipeline.metadata.finish()
         return _resolved(pipeline, result.root)
 
@@ -225,6 +215,17 @@ def _resolved(pipeline: Pipeline, entry: Entry) -> Entry:
     if entry.location is None or entry.stamp == bytes(len(entry.stamp)):
         return entry
     return entry._replace(location=pipeline.metadata.resolve(entry.node).location)
+
+
+def _told(conflict: Conflict) -> str:
+    """Returns what both sides did to a path."""
+    if conflict.base is None:
+        return "both made it"
+    if conflict.ours is None:
+        return "you deleted it, they changed it"
+    if conflict.theirs is None:
+        return "you changed it, they deleted it"
+    return "both changed it"
 
 
 def commit(workspace: Workspace, request: CommitRequest) -> CommitResult:

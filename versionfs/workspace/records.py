@@ -9,12 +9,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from versionfs.errors import ConflictError, FileSystemError
-from versionfs.workspace.inode import ROOT, Inode, inode_key
+from versionfs.types import NodeRef
+from versionfs.workspace.base import decode_base
+from versionfs.workspace.database import sync_folder
+from versionfs.workspace.inode import ROOT, Inode, inode_key, names_prefix
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.staging import Staging
 from versionfs.workspace.table import FrozenTable, Table
@@ -67,6 +71,38 @@ def owner_of(folder: Path) -> int | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def read_base(folder: Path) -> NodeRef | None:
+    """Returns the commit that the changes in a folder are on top of; None if it has none.
+
+    Raises:
+        ConflictError: another process owns the workspace.
+    """
+    if not (folder / "table").is_dir():
+        return None
+    owned = Owned(folder)
+    try:
+        with Table(folder) as table:
+            value = table.get(BASE_KEY)
+            return None if value is None else decode_base(value)
+    finally:
+        owned.close()
+
+
+def remove(folder: Path) -> None:
+    """Throws a workspace away, with all its changes; no error if there is none.
+
+    Raises:
+        ConflictError: another process owns it.
+    """
+    if not folder.is_dir():
+        return
+    owned = Owned(folder)
+    try:
+        shutil.rmtree(folder)
+    finally:
+        owned.close()
 
 
 class Records:
@@ -122,6 +158,11 @@ class Records:
             raise
         self._owned, self._table = owned, table
 
+    @property
+    def has_names(self) -> bool:
+        """Whether any name was changed."""
+        return next(iter(self.scan(names_prefix(0)[:1])), None) is not None
+
     def get(self, key: bytes) -> bytes | None:
         """Returns the value of a key, or None."""
         if self._table is not None:
@@ -161,6 +202,23 @@ class Records:
     def frozen(self) -> FrozenTable | None:
         """Returns the state of now for another thread; None if there is no table."""
         return None if self._table is None else self._table.frozen()
+
+    def move(self, folder: Path) -> None:
+        """Makes another folder, which must not exist, that of the workspace; it stays owned.
+
+        Blocks: for a thread, while others go on reading and changing.
+
+        Raises:
+            OSError: it cannot be renamed; nothing has changed.
+        """
+        assert self._table is not None
+        assert self._staging is not None
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._table.moving(folder), self._staging.moving(folder / "staging"):
+            self.folder.rename(folder)
+            old, self.folder = self.folder, folder
+        for changed in {old.parent, folder.parent}:
+            sync_folder(changed)
 
     def close(self) -> None:
         """Closes the table and gives the workspace up; idempotent."""

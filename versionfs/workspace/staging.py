@@ -118,10 +118,13 @@ class Staging:
 
     def remove(self, layer: int) -> None:
         """Removes a layer; no error when there is none. Calls under way on it still finish."""
+        path = self.path(layer)
         with contextlib.suppress(FileNotFoundError):
-            self.path(layer).unlink()
+            path.unlink()
         with self._lock:  # Last: else a reader could open it again just before.
             self._open.pop(layer, None)
+            if path != self.path(layer):  # The folder was moved meanwhile.
+                self.path(layer).unlink(missing_ok=True)
 
     def layers(self) -> Iterator[int]:
         """Yields every layer there is, in no order; leaves out whatever else lies there."""
@@ -203,6 +206,15 @@ class Staging:
             stop = min(os.lseek(found.number, begin, os.SEEK_HOLE), end)
             yield max(begin, start), stop
             start = stop
+
+    # -- moving ------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def moving(self, folder: Path) -> Iterator[None]:
+        """Holds all that goes by path while the caller renames; then goes on in another folder."""
+        with self._names_lock, self._lock:
+            yield
+            self.folder = folder
 
     # -- the disk ----------------------------------------------------------------------------------
 

@@ -5,19 +5,28 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
-from versionfs.tree import Change, Trees
-from versionfs.types import NO_ID, NO_STAMP, Entry, Kind
+from versionfs.tree import Change, Contents, Trees, diff, diff_directory
+from versionfs.types import NO_ID, NO_STAMP, Entry, Kind, NodeRef
+from versionfs.workspace.content import LayeredFile, Stack
 from versionfs.workspace.inode import ROOT, WHITEOUT, Inode, decode_name, inode_key, names_prefix
 from versionfs.workspace.staging import Staging
 from versionfs.workspace.table import FrozenTable
 
 _KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
+_COMPARED = 1 << 20
 
 
 class Status:
     """The changes of a workspace as it was when its records were frozen. Blocks: for a thread."""
 
-    def __init__(self, trees: Trees, frozen: FrozenTable, staging: Staging, root: Entry) -> None:
+    def __init__(
+        self,
+        trees: Trees,
+        frozen: FrozenTable,
+        staging: Staging,
+        root: Entry,
+        contents: Contents | None = None,
+    ) -> None:
         """Makes it ready.
 
         Args:
@@ -25,38 +34,137 @@ class Status:
             frozen: the records.
             staging: the staging files.
             root: the base's root.
+            contents: reads files of the base; only :meth:`differences` needs it.
         """
         self._trees = trees
         self._frozen = frozen
         self._staging = staging
         self._root = root
+        self._contents = contents
 
     def changes(self) -> Iterator[Change]:
-        """Yields the paths that differ, in path order.
+        """Yields the paths that were changed, in path order; looks at nothing else.
 
         A file that was written counts as changed, whatever was written; times and owners alone do
         not count. The content id of what was written is not known yet: it is all zeros. Of a
-        directory that has another name now only the directory itself is told, and what was changed
-        in it. Fifos, sockets and devices are left out: a commit does not hold them.
+        directory that was removed, or has another name now, only the directory itself is told, and
+        what was changed in it. Fifos, sockets and devices are left out: a commit does not hold
+        them. ``.`` is the root, where its mode or attributes changed.
         """
-        return self._below(b"", ROOT, self._root)
+        yield from self._root_change()
+        yield from self._below(b"", ROOT, self._root)
+
+    def differences(self) -> Iterator[Change]:
+        """Yields what a commit would change, in path order, as ``tree.diff`` does of two trees.
+
+        Unlike :meth:`changes` it tells each path below a directory that came or went, and compares
+        the bytes of files that were written and have the size they had.
+        """
+        yield from self._root_change()
+        yield from self._differences(b"", ROOT, self._root, self._inode(ROOT).base)
+
+    def _root_change(self) -> Iterator[Change]:
+        inode, root = self._inode(ROOT), self._root
+        if (inode.mode & 0o7777, inode.xattrs) != (root.mode, root.xattrs):
+            yield Change(b".", root, root._replace(mode=inode.mode & 0o7777, xattrs=inode.xattrs))
 
     def _below(self, path: bytes, number: int, base: Entry | None) -> Iterator[Change]:
         prefix = names_prefix(number)
         for key, value in self._frozen.scan(prefix):
             name = key[len(prefix) :]
-            child_path = path + name
             child, _ = decode_name(value)
-            old = None
-            if base is not None and base.is_dir and base.location is not None:
-                old = self._trees.lookup(base.node, name)
+            old = self._lookup(base, name)
             new = None if child == WHITEOUT else self._entry(name, child)
             if old is None and new is None:
                 continue
-            if not _is_same(old, new):
-                yield Change(child_path, old, new)
-            if new is not None and new.is_dir:
-                yield from self._below(child_path + b"/", child, old or self._inode(child).base)
+            inode = self._inode(child) if new is not None and new.is_dir else None
+            another = (
+                inode is not None
+                and old is not None
+                and old.is_dir
+                and (inode.base is None or inode.base.content != old.content)
+            )
+            if another or not _is_same(old, new):
+                yield Change(path + name, old, new)
+            if inode is not None:
+                below = inode.base if another or old is None or not old.is_dir else old
+                yield from self._below(path + name + b"/", child, below)
+
+    def _differences(
+        self, path: bytes, number: int, old: Entry | None, base: Entry | None
+    ) -> Iterator[Change]:
+        """Compares a directory of the base with a recorded one, which lies over ``base``."""
+        prefix = names_prefix(number)
+        records = self._frozen.scan(prefix)
+        pairs = diff_directory(self._trees, _node(old), _node(base))
+        record, pair = next(records, None), next(pairs, None)
+        while record is not None or pair is not None:
+            name = None if record is None else record[0][len(prefix) :]
+            untouched = None if pair is None else _name(pair)
+            if name is None or (untouched is not None and untouched < name):
+                assert pair is not None
+                yield from self._stored(path, *pair)
+                pair = next(pairs, None)
+                continue
+            if untouched == name:
+                pair = next(pairs, None)
+            assert record is not None
+            child, _ = decode_name(record[1])
+            yield from self._recorded(path, name, self._lookup(old, name), child)
+            record = next(records, None)
+
+    def _stored(self, path: bytes, old: Entry | None, new: Entry | None) -> Iterator[Change]:
+        """Tells of a name without a record: both sides are of stored trees."""
+        whole = path + (new or old or self._root).name
+        if not _is_same(old, new):
+            yield Change(whole, old, new)
+        yield from diff(self._trees, old, new, prefix=whole + b"/")
+
+    def _recorded(
+        self, path: bytes, name: bytes, old: Entry | None, child: int
+    ) -> Iterator[Change]:
+        new = None if child == WHITEOUT else self._entry(name, child)
+        if new is not None and new.is_file and new.content == NO_ID and new.size:
+            same = self._is_same_file(old, new, child)
+        else:
+            same = _is_same(old, new)
+        if not same and not (old is None and new is None):
+            yield Change(path + name, old, new)
+        before = old if old is not None and old.is_dir else None
+        if new is not None and new.is_dir:
+            base = self._inode(child).base
+            yield from self._differences(path + name + b"/", child, before, base)
+        elif before is not None:
+            yield from diff(self._trees, before, None, prefix=path + name + b"/")
+
+    def _is_same_file(self, old: Entry | None, new: Entry, number: int) -> bool:
+        """Compares the bytes of a file that was written with those of the base."""
+        if (
+            old is None
+            or not old.is_file
+            or self._contents is None
+            or (old.size, old.mode, old.xattrs) != (new.size, new.mode, new.xattrs)
+        ):
+            return False
+        inode = self._inode(number)
+        stack = Stack(inode.base, inode.layers)
+        try:
+            file = LayeredFile(stack, self._frozen, self._staging, self._contents.open)
+            same_base = inode.base is not None and inode.base.content == old.content
+            ranges = file.dirty() if same_base else [(0, file.size)]
+            stored = self._contents.open(old)
+            for start, end in ranges:
+                for offset in range(start, end, _COMPARED):
+                    size = min(_COMPARED, end - offset)
+                    if file.read(offset, size) != stored.read(offset, size):
+                        return False
+        except OSError:
+            return False  # It is being written: a layer was replaced meanwhile.
+        return True
+
+    def _lookup(self, base: Entry | None, name: bytes) -> Entry | None:
+        node = _node(base)
+        return None if base is None or node is None else self._trees.lookup(node, name)
 
     def _inode(self, number: int) -> Inode:
         value = self._frozen.get(inode_key(number))
@@ -73,7 +181,11 @@ class Status:
         if base is not None:
             kind, size, content = Kind(base.kind), base.size, base.content
         if inode.layers:
-            size, content = self._staging.status(inode.layers[0].id).size, NO_ID
+            try:
+                size = self._staging.status(inode.layers[0].id).size
+            except FileNotFoundError:
+                size = 0  # It has gone since the records were frozen.
+            content = NO_ID
         return Entry(
             name,
             kind,
@@ -89,6 +201,19 @@ class Status:
             NO_STAMP,
             None if base is None or inode.layers else base.location,
         )
+
+
+def _node(entry: Entry | None) -> NodeRef | None:
+    """Returns the tree of a directory; None for an empty one, and for anything else."""
+    if entry is None or not entry.is_dir or entry.location is None:
+        return None
+    return entry.node
+
+
+def _name(pair: tuple[Entry | None, Entry | None]) -> bytes:
+    entry = pair[0] or pair[1]
+    assert entry is not None
+    return entry.name
 
 
 def _is_same(old: Entry | None, new: Entry | None) -> bool:

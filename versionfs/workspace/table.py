@@ -10,6 +10,7 @@ newest says what a key has.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -350,6 +351,20 @@ class Table:
                     os.close(descriptor)
             with self._lock:
                 self._synced = max(self._synced, target)
+
+    @contextlib.contextmanager
+    def moving(self, folder: Path) -> Iterator[None]:
+        """Holds all that goes by path while the caller renames; then goes on in another folder.
+
+        Waits for LMDB if that is being written: for threads.
+        """
+        with self._flushing, self._lock:
+            self._check_open()
+            yield
+            self.folder = folder
+            self._database.folder = folder / "table"
+            for journal in (*(self._sealed.journals if self._sealed else ()), *self._journals):
+                journal.path = folder / journal.path.name
 
     def close(self) -> None:
         """Brings everything to LMDB, as far as the disk lets it, and closes. Idempotent.

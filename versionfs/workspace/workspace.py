@@ -15,12 +15,12 @@ from typing import Final, NamedTuple
 from versionfs.errors import FileSystemError
 from versionfs.repo import Store
 from versionfs.tree import Leaf
-from versionfs.types import Commit, Entry, Kind
+from versionfs.types import Commit, Entry, Kind, NodeRef
 from versionfs.workspace.base import decode_base, encode_base
 from versionfs.workspace.changes import Clock
 from versionfs.workspace.files import Files
 from versionfs.workspace.following import Step, follow
-from versionfs.workspace.inode import ROOT, TYPE_BITS, Inode, inode_key, names_prefix
+from versionfs.workspace.inode import ROOT, TYPE_BITS, Inode, inode_key
 from versionfs.workspace.listing import WorkspaceListing
 from versionfs.workspace.names import Names, base_of
 from versionfs.workspace.overlay import Overlay
@@ -70,6 +70,12 @@ class Workspace:
             value = self.records.get(BASE_KEY)
             assert value is not None
             ref = decode_base(value)
+            if ref != head.ref and self._is_unchanged(ref):
+                root = self._root(head)
+                self.records.apply(
+                    [(BASE_KEY, encode_base(head.ref)), (inode_key(ROOT), root.encode())]
+                )
+                ref = head.ref
             self.base: Commit = head if ref == head.ref else store.commits.read(ref)
             """The commit that the changes are on top of."""
             self.names = Names(self.records, store.trees)
@@ -229,8 +235,29 @@ class Workspace:
 
     @property
     def is_clean(self) -> bool:
-        """Whether no name was changed."""
-        return next(iter(self.records.scan(names_prefix(0)[:1])), None) is None
+        """Whether there is nothing to commit; times and owners alone are nothing."""
+        root, base = self.names.inode(ROOT), self.base.root
+        return (root.mode & 0o7777, root.xattrs) == (base.mode, base.xattrs) and not (
+            self.records.has_names
+        )
+
+    def _is_unchanged(self, base: NodeRef) -> bool:
+        """Whether a workspace that was just opened has no changes on top of a base."""
+        if self.records.has_names:
+            return False
+        value = self.records.get(inode_key(ROOT))
+        assert value is not None
+        root, stored = Inode.decode(ROOT, value), self.store.commits.read(base).root
+        return (root.mode & 0o7777, root.xattrs) == (stored.mode, stored.xattrs)
+
+    def moved(self, folder: Path) -> Callable[[], None]:
+        """Returns the work of making another folder that of the workspace, for another branch."""
+
+        def work() -> None:
+            self.records.move(folder)
+            self.folder = folder
+
+        return work
 
     def follow(self, head: Commit) -> Generator[Step, None, None]:
         """Makes a workspace without changes show another commit, step by step."""
