@@ -12,7 +12,7 @@ from pathlib import Path
 import trio
 
 from versionfs.errors import VersionFSError
-from versionfs.fuse.control import MAX_LINE, Reply, Request, short_path
+from versionfs.fuse.control import MAX_REQUEST, Reply, Request, short_path
 from versionfs.fuse.request import encode_error
 
 log = logging.getLogger(__name__)
@@ -46,13 +46,13 @@ async def serve(listener: socket.socket, answer: Callable[[Request], Awaitable[R
 
     async def connection(client: trio.SocketStream) -> None:
         try:
-            line = b""
+            line = bytearray()
             async for part in client:
                 line += part
                 while b"\n" in line:
                     first, _, line = line.partition(b"\n")
-                    await client.send_all(await _reply(first, answer))
-                if len(line) > MAX_LINE:
+                    await client.send_all(await _reply(bytes(first), answer))
+                if len(line) > MAX_REQUEST:
                     return
         except trio.BrokenResourceError:
             pass

@@ -6,6 +6,9 @@
 ``{"op": "statistics"}``                           requests by kind, inodes, directories, refreshes;
                                                    what was asked of the store, and its caches
 ``{"op": "stop"}``                                 unmounts and ends the daemon
+``{"op": "workspace-…", "repository": NAME, "branch": NAME, …}``
+                                                   commit, status, restore, move: see
+                                                   :mod:`versionfs.fuse.workspaces`
 
 Every answer has ``ok``; without it, ``error`` says why. Only the user (mode 0600) can connect.
 """
@@ -15,12 +18,14 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 MAX_LINE: Final = 64 * 1024
+MAX_REQUEST: Final = 16 * 1024 * 1024
+"""Room for the message of a commit, or for many paths to restore."""
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
@@ -36,8 +41,17 @@ def short_path(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def ask(path: Path, request: Request, timeout_seconds: float) -> Reply | None:
-    """Sends a request and returns the answer; None if no daemon answers in time."""
+def ask(
+    path: Path,
+    request: Request,
+    timeout_seconds: float,
+    is_alive: Callable[[], bool] | None = None,
+) -> Reply | None:
+    """Sends a request and returns the answer; None if no daemon answers in time.
+
+    With ``is_alive`` it waits as long as that says so, however long it takes: it is asked each time
+    ``timeout_seconds`` have passed.
+    """
     try:
         with (
             short_path(path) as short,
@@ -46,9 +60,14 @@ def ask(path: Path, request: Request, timeout_seconds: float) -> Reply | None:
             client.settimeout(timeout_seconds)
             client.connect(short)
             client.sendall(json.dumps(request).encode("ascii") + b"\n")
-            line = b""
+            line = bytearray()
             while not line.endswith(b"\n"):
-                part = client.recv(MAX_LINE)
+                try:
+                    part = client.recv(MAX_LINE)
+                except TimeoutError:
+                    if is_alive is None or not is_alive():
+                        return None
+                    continue
                 if not part:
                     return None
                 line += part

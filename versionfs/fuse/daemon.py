@@ -28,17 +28,20 @@ from versionfs.fuse import answering, control, registry, spin
 from versionfs.fuse.mountpoint import FILE_SYSTEM, set_read_ahead
 from versionfs.fuse.operations import TASKS, Operations
 from versionfs.fuse.refresher import Refresher
-from versionfs.fuse.request import MountRequest, encode_error
-from versionfs.fuse.workspaces import WorkspaceService
+from versionfs.fuse.request import ON_UNMOUNT, MountRequest, encode_error
+from versionfs.fuse.workspaces import WorkspaceService, commit_at_end
 from versionfs.fuse.writable import WritableOperations
 from versionfs.objectstore import never_blocking
-from versionfs.repo import Store
+from versionfs.repo import Store, parse_spec
 from versionfs.vfs import FileSystem, Owner
 
 log = logging.getLogger(__name__)
 
 READ_AHEAD_KIB: Final = 1024
 """128 KiB, the default, is 3 to 4 times slower (PERFORMANCE.md). Takes root to set."""
+
+BY_INTERVAL: Final = "Automatic commit"
+AT_END: Final = "Automatic commit on unmount"
 
 _LOG_BYTES: Final = 4 * 1024 * 1024
 _STOP_SECONDS: Final = 0.05
@@ -70,6 +73,10 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
                 # A no-op if somebody else has unmounted it already.
                 pyfuse3.close(unmount=True)
                 if filesystem.branches is not None:
+                    # Here it makes no difference how the mount came to its end.
+                    if request.auto_commit is not None:
+                        author = request.settings.author
+                        commit_at_end(filesystem.branches, AT_END, author)
                     filesystem.branches.close()
         finally:
             listener.close()
@@ -107,6 +114,8 @@ def _record(request: MountRequest, store: Store) -> registry.MountRecord:
         pid=pid,
         pid_started=registry.process_started(pid) or 0,
         started_ns=time.time_ns(),
+        read_only=request.read_only,
+        commits_at_end=request.auto_commit is not None,
     )
 
 
@@ -141,8 +150,15 @@ async def _serve(
             case "stop":
                 nursery.start_soon(_stop_soon, operations)
                 return {}
-            case "workspace-commit" | "workspace-status" | "workspace-restore":
-                return {"owned": False} if workspaces is None else await workspaces.answer(message)
+            case str() as op if op.startswith("workspace-"):
+                if workspaces is None:
+                    return {"owned": False}
+                reply = await workspaces.answer(message)
+                if op == "workspace-move" and reply["owned"]:
+                    _note_move(
+                        request, str(message["repository"]), message["branch"], message["to"]
+                    )
+                return reply
         raise ValueError("unknown op")
 
     async def stop_on_signal() -> None:
@@ -156,11 +172,35 @@ async def _serve(
         nursery.start_soon(answering.serve, listener, answer)
         nursery.start_soon(refresher.poll)
         nursery.start_soon(_in_thread, partial(set_read_ahead, request.mountpoint, READ_AHEAD_KIB))
+        if workspaces is not None and request.auto_commit not in (None, ON_UNMOUNT):
+            assert request.auto_commit is not None
+            nursery.start_soon(_commit_every, workspaces, float(request.auto_commit), request)
         nursery.start_soon(_in_thread, ready)
         log.info("serving %s at %s", request.spec or "the store", request.mountpoint)
         await pyfuse3.main(max_tasks=TASKS)
+        if workspaces is not None:
+            workspaces.end()
         nursery.cancel_scope.cancel()
     log.info("the mount %s has ended", request.mountpoint)
+
+
+async def _commit_every(
+    workspaces: WorkspaceService, seconds: float, request: MountRequest
+) -> None:
+    while True:
+        await trio.sleep(seconds)
+        await workspaces.commit_all(BY_INTERVAL, request.settings.author)
+
+
+def _note_move(request: MountRequest, repository: str, branch: str, to: str) -> None:
+    """Writes down that a mount of one branch shows another now: that which has the work."""
+    record = registry.read(request.settings, request.mountpoint)
+    if record is None or record.spec is None or record.pid != os.getpid():
+        return
+    spec = parse_spec(record.spec)
+    if (spec.repository, spec.branch, spec.revision) == (repository, branch, None):
+        changed = replace(record, spec=str(replace(spec, branch=to)))
+        registry.write(request.settings, changed)
 
 
 async def _in_thread(work: Callable[[], object]) -> None:

@@ -43,11 +43,13 @@ def mount(
     *,
     foreground: bool = False,
     allow_other: bool = False,
+    read_only: bool = False,
+    auto_commit: str | None = None,
 ) -> None:
     """Mounts a store, or what ``spec`` names of it; returns when the mount serves.
 
     A daemon in the background goes on serving it. With ``foreground`` this process serves it, and
-    the call returns when the mount has ended.
+    the call returns when the mount has ended. ``auto_commit`` is as in :class:`MountRequest`.
 
     Raises:
         MountError: the machine or the mount point is not fit for it; a mount is there already.
@@ -57,7 +59,7 @@ def mount(
     mountpoint = absolute(mountpoint)
     prepare(mountpoint)
     registry.remove(settings, mountpoint)
-    request = MountRequest(settings, mountpoint, spec, allow_other)
+    request = MountRequest(settings, mountpoint, spec, allow_other, read_only, auto_commit)
     if foreground:
         # Only here and in the daemon: it takes pyfuse3 and trio.
         from versionfs.fuse.daemon import log_to, serve
@@ -169,7 +171,7 @@ def unmount(settings: Settings, mountpoint: Path, *, force: bool = False) -> Non
 def _wait_for_end(record: MountRecord, mountpoint: Path) -> None:
     deadline = time.monotonic() + _END_SECONDS
     while record.is_running:
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and not record.commits_at_end:
             raise MountError(
                 f"{mountpoint} is unmounted, but its daemon {record.pid} has not ended",
                 hint=f"look into its log, or end it with `kill {record.pid}`",

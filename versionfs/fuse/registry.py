@@ -20,7 +20,10 @@ from versionfs.config import Settings
 
 @dataclass(frozen=True, slots=True)
 class MountRecord:
-    """A mount as its daemon wrote it down. ``pid_started`` tells a reused process id apart."""
+    """A mount as its daemon wrote it down. ``pid_started`` tells a reused process id apart.
+
+    ``commits_at_end`` says that it commits when it was unmounted, however long that takes.
+    """
 
     mountpoint: str
     spec: str | None
@@ -29,6 +32,8 @@ class MountRecord:
     pid: int
     pid_started: int
     started_ns: int
+    read_only: bool = False
+    commits_at_end: bool = False
 
     @property
     def is_running(self) -> bool:

@@ -7,12 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from versionfs import errors
 from versionfs.config import Settings
-from versionfs.errors import MountError, VersionFSError
+from versionfs.errors import MountError, OverlapError, SourceError, VersionFSError
 from versionfs.repo import Spec, parse_spec
+
+ON_UNMOUNT: Final = "on-unmount"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class MountRequest:
     allow_other: bool
     read_only: bool = False
     auto_commit: str | None = None
-    """How often workspaces are committed: a number of seconds, ``on-unmount``, or never (None)."""
+    """When workspaces are committed: ``on-unmount``; every so many seconds, and then as well; or
+    only when somebody says so (None)."""
 
     def encode(self) -> bytes:
         """Returns the request as a daemon reads it."""
@@ -64,8 +67,19 @@ class MountRequest:
 def encode_error(error: BaseException) -> dict[str, Any]:
     """Returns an error as the daemon tells it."""
     if isinstance(error, VersionFSError):
-        kind = type(error).__name__
-        return {"ok": False, "kind": kind, "message": error.message, "hint": error.hint}
+        # Those that a part keeps to itself are told as what it derived them from.
+        kinds = (
+            kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__
+        )
+        value = {
+            "ok": False,
+            "kind": next(kinds),
+            "message": error.message,
+            "hint": error.hint,
+        }
+        if isinstance(error, (SourceError, OverlapError)):
+            value["problems"] = [[os.fsdecode(path), why] for path, why in error.problems]
+        return value
     text = f"the mount failed unexpectedly: {type(error).__name__}: {error}"
     return {"ok": False, "kind": "MountError", "message": text, "hint": None}
 
@@ -73,9 +87,10 @@ def encode_error(error: BaseException) -> dict[str, Any]:
 def decode_error(value: Mapping[str, Any]) -> VersionFSError:
     """Returns the error that a daemon told of."""
     kind = getattr(errors, str(value.get("kind")), MountError)
+    message, hint = str(value["message"]), value.get("hint")
     if not (isinstance(kind, type) and issubclass(kind, VersionFSError)):
         kind = MountError
-    try:
-        return kind(str(value["message"]), hint=value.get("hint"))
-    except TypeError:
-        return MountError(str(value["message"]), hint=value.get("hint"))
+    if issubclass(kind, (SourceError, OverlapError)):
+        problems = [(os.fsencode(path), str(why)) for path, why in value.get("problems", [])]
+        return kind(message, problems, hint=str(hint))
+    return kind(message, hint=hint)

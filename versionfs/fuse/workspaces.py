@@ -1,29 +1,42 @@
-"""What a daemon does with the workspaces of its mount when it is asked to: commit, status, restore.
+"""What a daemon does with the workspaces of its mount when it is asked to.
 
-A daemon answers for the workspaces that it owns; the one who asks tries each mount, then goes to
-the workspace directly.
+A daemon answers for the workspaces that it owns; the one who asks (:mod:`versionfs.fuse.client`)
+finds the owner by the workspace's lock.
+
+``workspace-commit``   message, author, metadata; answers when the commit is made: ``result``
+``workspace-status``   limit: so many ``changes`` are told. With ``file`` all are written there, a
+                       line of JSON each; ``full`` tells every path, as ``versionfs diff`` does
+``workspace-restore``  paths: what was changed at and below them is discarded
+``workspace-move``     to: a branch that is made, and gets the workspace
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
 
-from versionfs.errors import InvalidInputError, VersionFSError
+from versionfs.errors import InvalidInputError, NotFoundError, VersionFSError
+from versionfs.fuse.changes import encode_change, encode_result
 from versionfs.fuse.refresher import invalidate
 from versionfs.repo import Store
-from versionfs.tree import Change
 from versionfs.vfs import Branch, Branches, Invalidation
 from versionfs.workspace import (
     CommitRequest,
     Committing,
     Status,
     Step,
+    commit,
+    nothing_to_move,
+    prepare_move,
     restore,
 )
 
@@ -48,7 +61,9 @@ class WorkspaceService:
         self._moved = moved
         self._branches = branches
         self._drop = drop
-        self._locks: defaultdict[tuple[str, str], trio.Lock] = defaultdict(trio.Lock)
+        self._locks: defaultdict[Branch, trio.Lock] = defaultdict(trio.Lock)
+        self._told: dict[Branch, str] = {}
+        self._ended = False
 
     async def answer(self, message: Reply) -> Reply:
         """Answers a request: ``owned`` is false if another process may own the workspace.
@@ -71,15 +86,22 @@ class WorkspaceService:
                 )
                 return {"owned": True, "result": await self.commit(branch, request)}
             case "workspace-status":
-                return {"owned": True, **await self._status(branch, int(message["limit"]))}
+                return {"owned": True, **await self._status(branch, message)}
             case "workspace-restore":
                 paths = [os.fsencode(path) for path in message["paths"]]
-                return {"owned": True, "restored": await self._restore(branch, paths)}
+                return {"owned": True, "restored": await self._restore(branch, name, paths)}
+            case "workspace-move":
+                base = await self._move(branch, name, str(message["to"]))
+                return {"owned": True, "base": base}
         raise InvalidInputError(f"unknown request {message['op']!r}")
+
+    def end(self) -> None:
+        """Says that nobody serves the kernel any more: it is told nothing from now on."""
+        self._ended = True
 
     async def commit(self, branch: Branch, request: CommitRequest) -> Reply:
         """Commits a workspace; returns a summary."""
-        async with self._lock(branch):
+        async with self._locked(branch, request.branch):
             committing = Committing(branch.workspace, request)
             committing.cut()
             branch.is_committing = True
@@ -91,23 +113,9 @@ class WorkspaceService:
                 branch.is_committing = False
                 committing.end()
             result = committing.result
-        commit = result.commit
-        if commit is not None:
-            try:
-                await self._moved(branch.repository)
-            except VersionFSError as error:
-                log.warning("the mount shows the commit later: %s", error)
-        return {
-            "commit": None if commit is None else commit.id.hex(),
-            "head": result.head.id.hex(),
-            "merged": result.merged,
-            "files": result.files,
-            "new_bytes": result.new_bytes,
-            "stored_bytes": result.stored_bytes,
-            "read_bytes": result.read_bytes,
-            "seconds": result.seconds,
-            "skipped": [[os.fsdecode(path), what] for path, what in result.skipped],
-        }
+        if result.commit is not None:
+            await self._refreshed(branch.repository)
+        return encode_result(result)
 
     async def commit_all(self, message: str, author: str) -> None:
         """Commits every workspace that has changes; failures are logged."""
@@ -118,65 +126,118 @@ class WorkspaceService:
             try:
                 done = await self.commit(branch, request)
             except Exception as error:  # noqa: BLE001  (the others are committed all the same)
-                log.error("cannot commit %s/%s: %s", branch.repository, branch.name, error)
+                if self._told.get(branch) != str(error):
+                    self._told[branch] = str(error)
+                    log.error("cannot commit %s/%s: %s", branch.repository, branch.name, error)
             else:
+                self._told.pop(branch, None)
                 if done["commit"]:
                     log.info("committed %s/%s: %s", branch.repository, branch.name, done["commit"])
 
-    async def _status(self, branch: Branch, limit: int) -> Reply:
+    async def _status(self, branch: Branch, message: Reply) -> Reply:
         workspace = branch.workspace
         frozen = workspace.records.frozen()
         assert frozen is not None
-        status = Status(self._store.trees, frozen, workspace.records.staging, workspace.base.root)
+        status = Status(
+            self._store.trees,
+            frozen,
+            workspace.records.staging,
+            workspace.base.root,
+            self._store.contents,
+        )
+        reply = {"base": workspace.base.id.hex()}
+        found = status.differences() if message.get("full") else status.changes()
+        file = message.get("file")
 
         def work() -> list[Reply]:
             with frozen:
-                return [encode_change(change) for change in _first(status.changes(), limit)]
+                told = map(encode_change, found)
+                if file is None:
+                    return list(islice(told, int(message["limit"])))
+                with Path(file).open("w", encoding="ascii") as lines:
+                    lines.writelines(json.dumps(change) + "\n" for change in told)
+                return []
 
-        return {"base": workspace.base.id.hex(), "changes": await _in_thread(work)}
+        return {**reply, "changes": await _in_thread(work)}
 
-    async def _restore(self, branch: Branch, paths: list[bytes]) -> int:
-        async with self._lock(branch):
-            count = 0
+    async def _restore(self, branch: Branch, name: str, paths: list[bytes]) -> int:
+        count = 0
+        async with self._locked(branch, name):
 
             def steps() -> Iterable[Step]:
                 nonlocal count
                 count = yield from restore(branch.workspace, paths)
 
-            await self._steps(branch, steps())
-            return count
+            with trio.CancelScope(shield=True):
+                await self._steps(branch, steps())
+        if branch.workspace.is_clean:
+            # What stood still because of the changes goes to the head of its branch now.
+            await self._refreshed(branch.repository)
+        return count
+
+    async def _move(self, branch: Branch, name: str, to: str) -> str:
+        async with self._locked(branch, name):
+            workspace = branch.workspace
+            if workspace.is_clean:
+                raise nothing_to_move(branch.repository, to)
+            with trio.CancelScope(shield=True):
+                folder = await _in_thread(
+                    lambda: prepare_move(self._store, branch.repository, to, workspace.base)
+                )
+                await _in_thread(workspace.moved(folder))
+                dropped = self._branches.rename(branch, to)
+                if dropped and not self._ended:
+                    await _in_thread(lambda: self._drop(dropped))
+        await self._refreshed(branch.repository)
+        return workspace.base.id.hex()
+
+    async def _refreshed(self, repository: str) -> None:
+        if self._ended:
+            return
+        try:
+            await self._moved(repository)
+        except VersionFSError as error:
+            log.warning("the mount shows what has changed later: %s", error)
 
     async def _steps(self, branch: Branch, steps: Iterable[Step]) -> None:
         for step in self._branches.invalidations(branch, steps):
             if callable(step):
                 await _in_thread(step)
-            elif step:
+            elif step and not self._ended:
                 await _in_thread(lambda step=step: self._drop(step))  # type: ignore[misc]
             else:
                 await trio.lowlevel.checkpoint()
 
-    def _lock(self, branch: Branch) -> trio.Lock:
-        return self._locks[branch.repository, branch.name]
+    @asynccontextmanager
+    async def _locked(self, branch: Branch, name: str) -> AsyncIterator[None]:
+        """Keeps others from committing, restoring and moving a workspace."""
+        async with self._locks[branch]:
+            if branch.name != name:
+                raise NotFoundError(
+                    f"the changes of {branch.repository}/{name} have just moved to {branch.name}",
+                    hint="look at `versionfs status`",
+                )
+            yield
 
 
-def encode_change(change: Change) -> Reply:
-    """Returns a change as JSON: path, and of each side kind, mode and size, or null."""
-    return {
-        "path": os.fsdecode(change.path),
-        "old": None if change.old is None else _side(change.old),
-        "new": None if change.new is None else _side(change.new),
-    }
-
-
-def _side(entry: Any) -> list[int]:
-    return [int(entry.kind), entry.mode, entry.size, entry.files]
-
-
-def _first(changes: Iterable[Change], limit: int) -> Iterable[Change]:
-    for number, change in enumerate(changes):
-        if number == limit:
-            return
-        yield change
+def commit_at_end(branches: Branches, message: str, author: str) -> None:
+    """Commits what is left when a mount has ended, in this thread; failures are logged."""
+    for branch in branches:
+        workspace = branch.workspace
+        if workspace.is_clean:
+            continue
+        name = f"{branch.repository}/{branch.name}"
+        try:
+            request = CommitRequest(branch.repository, branch.name, message, author)
+            result = commit(workspace, request)
+        except Exception as error:
+            if isinstance(error, VersionFSError):
+                log.error("cannot commit %s: %s; its changes are kept", name, error)
+            else:
+                log.exception("cannot commit %s; its changes are kept", name)
+        else:
+            if result.commit is not None:
+                log.info("committed %s: %s", name, result.commit.id.hex())
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

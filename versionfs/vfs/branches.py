@@ -124,6 +124,7 @@ class Branches:
         branch = self._branch(repository, name, head, parent)
         if branch is None:
             return None
+        branch.parent = parent
         branch.workspace.names.root.lookups += 1
         return branch.shown(branch.workspace.stat(ROOT))
 
@@ -140,6 +141,26 @@ class Branches:
             number = found.number
         self._root = branch, number
         return True
+
+    def is_elsewhere(self, repository: str, name: str) -> bool:
+        """Whether a branch was last shown as a snapshot because another process has its workspace.
+
+        That may end at any time, and nobody tells.
+        """
+        return (repository, name) in self._elsewhere
+
+    def rename(self, branch: Branch, name: str) -> list[Invalidation]:
+        """Makes the folder of a branch, with all that is open in it, the folder of another.
+
+        What has its old name from now on is another folder. Returns what the kernel must drop.
+        """
+        old = branch.name
+        self._by_name.pop((branch.repository, old), None)
+        self._by_name[branch.repository, name] = branch
+        branch.name = name
+        if not branch.parent:
+            return []
+        return [Invalidation(branch.parent, text.encode()) for text in (old, name)]
 
     def shown_numbers(self, branch: Branch, local: int) -> list[int]:
         """Returns the mount's numbers of a local one: the root of the mount has another."""
@@ -160,6 +181,7 @@ class Branches:
                     self._elsewhere.add(key)
                 return None
             branch = Branch(workspace, len(self._slots), repository, name, parent, self._owner)
+            self._elsewhere.discard(key)
             self._slots.append(branch)
             self._by_name[key] = branch
         return branch

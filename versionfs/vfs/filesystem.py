@@ -204,7 +204,7 @@ class FileSystem:
             return Found(self._directories.lookup(node, name), DAY_SECONDS)
         found = self._namespace.lookup(node, name)
         # That a name is not there is not kept: it can come into being.
-        return Found(found, 0.0 if found is None else self._namespace.timeout(node))
+        return Found(found, 0.0 if found is None else self._namespace.timeout(node, name))
 
     def forget(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Takes lookups from inodes: pairs of number and count. Unknown numbers are ignored."""
@@ -412,6 +412,8 @@ class FileSystem:
             return None
         if key == b"store":
             return self._store.settings.store.encode("utf-8", "surrogateescape")
+        if key == b"state":
+            return os.fsencode(self._store.settings.state_dir)
         if key == b"commit":
             return workspace.base.id.hex().encode()
         if key == b"ref":

@@ -93,12 +93,19 @@ class Namespace:
         node.lookups += 1
         return attributes
 
-    def timeout(self, parent: Node) -> float:
+    def timeout(self, parent: Node, name: bytes | None = None) -> float:
         """Returns how long the kernel may keep a name in a folder, in seconds.
 
         Names in a repository are long-lived too: a refresh invalidates those that came to mean
-        something else.
+        something else. Not so branches whose workspace another process has.
         """
+        if (
+            name is not None
+            and self.branches is not None
+            and isinstance(parent, RepositoryNode)
+            and self.branches.is_elsewhere(parent.repository, name.decode("ascii", "replace"))
+        ):
+            return BRIEF_SECONDS
         return DAY_SECONDS if isinstance(parent, (RepositoryNode, LogBranchNode)) else BRIEF_SECONDS
 
     def _find(self, parent: Node, name: bytes) -> Node | None:

@@ -15,6 +15,7 @@ from versionfs.workspace.following import Dropped, Step
 from versionfs.workspace.inode import ROOT
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.listing import WorkspaceListing
+from versionfs.workspace.moving import move, nothing_to_move, prepare_move
 from versionfs.workspace.places import existing, folder_of
 from versionfs.workspace.records import owner_of, read_base, remove
 from versionfs.workspace.restoring import restore
@@ -43,7 +44,10 @@ __all__ = [
     "commit",
     "existing",
     "folder_of",
+    "move",
+    "nothing_to_move",
     "owner_of",
+    "prepare_move",
     "read_base",
     "remove",
     "restore",
