@@ -244,6 +244,8 @@ class WritableOperations(Operations):
         branch, local = self._of(inode)
         if not name.startswith(_NAMESPACES) or name.startswith(_OWN):
             raise FUSEError(errno.EOPNOTSUPP)
+        if name in _NAMESPACES:
+            raise FUSEError(errno.EINVAL)
         branch.workspace.overlay.set_xattr(local, name, value)
 
     @handler("removexattr")

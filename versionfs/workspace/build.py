@@ -124,7 +124,7 @@ class Build:
         done = partial(self._done, name, inode)
         if file.whole_layer is not None:
             path = os.fsencode(self._staging.path(file.whole_layer))
-            self.read_bytes += file.size
+            self.read_bytes += min(file.size, file.allocated)
             self._pipeline.file(name, path, file.size, done, _lost)
         else:
             self._edited(name, inode, file, done)

@@ -1,9 +1,10 @@
 """Open directories of a workspace.
 
-What is listed is settled when the directory is opened or rewound: the base as it is then, and the
-names that have records then. So an offset (of telldir) stays good while entries come and go: 0 and
-1 are ``.`` and ``..``, then the entries of the base by their number in it, then the changed names.
-What is gone by the time it would be given is left out.
+What is listed is settled when the directory is opened: the base as it is then, and the names that
+have records then. So an offset (of telldir) stays good while entries come and go: 0 and 1 are ``.``
+and ``..``, then the entries of the base by their number in it, then the changed names. What is gone
+by the time it would be given is left out. Going back to the start adds what has come at the end;
+only a commit in between gives offsets anew.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from versionfs.workspace.workspace import Stat, Workspace
 
 DOTS: Final = 2
+_SPARE: Final = 10_000
+"""Names that may come to an open directory before its offsets are given anew."""
+
 _CHANGED: Final = 1 << 40
 """Where the offsets of changed names begin."""
 
@@ -38,7 +42,9 @@ class WorkspaceListing:
         self._base: NodeRef | None = None
         self._version = -1
         self._changed: list[bytes] = []
-        self._hidden: frozenset[bytes] = frozenset()
+        self._bound = 0
+        self._hidden: set[bytes] = set()
+        """Names that are not given where the captured base has them."""
 
     def items(self, start: int) -> Generator[Item, None, None]:
         """Yields entries from an offset on; asking for the next takes the one before.
@@ -60,19 +66,31 @@ class WorkspaceListing:
             yield from self._looked_up(self._changed[index], _CHANGED + index + 1)
 
     def _capture(self) -> None:
-        folder = self._folder
-        self._base = folder.base
-        self._version = folder.version
-        changed, hidden = [], set()
+        """Settles what is listed. What was listed before keeps its offset while the base stays."""
+        folder, names = self._folder, self._workspace.names
+        if self._version < 0 or folder.base != self._base or len(self._changed) > self._bound:
+            self._base, self._version = folder.base, folder.version
+            self._changed, self._hidden = [], set()
+            again = False
+        else:
+            again = True
+        placed = set(self._changed)
+        added, hidden = [], []
         if folder.overlaid:
             prefix = names_prefix(folder.number)
-            for key, value in self._workspace.names.table.scan(prefix):
+            for key, value in names.table.scan(prefix):
                 name = key[len(prefix) :]
-                hidden.add(name)
+                if name in placed:
+                    continue
+                if again and name not in self._hidden and names.find_in_base(folder, name):
+                    continue  # Given where the base has it, if it is there still.
+                hidden.append(name)
                 if decode_name(value)[0] != WHITEOUT:
-                    changed.append(name)
-        self._changed = changed
-        self._hidden = frozenset(hidden)
+                    added.append(name)
+        self._changed += added
+        self._hidden.update(hidden)
+        if not again:
+            self._bound = 2 * len(self._changed) + _SPARE
 
     def _looked_up(self, name: bytes, offset: int) -> Generator[Item, None, None]:
         """Yields a name as it is now, if it is there."""
