@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from versionfs.errors import ConflictError, FileSystemError, NotFoundError
+from versionfs.errors import ConflictError, FileSystemError, NotFoundError, StorageError
 from versionfs.fuse.changes import encode_result
 from versionfs.fuse.client import MountedWorkspace, NotOwnerError, mount_of
 from versionfs.repo import Store
 from versionfs.tree import Change
-from versionfs.types import Commit
+from versionfs.types import Commit, NodeRef
 from versionfs.workspace import (
     ROOT,
     CommitRequest,
@@ -23,8 +24,11 @@ from versionfs.workspace import (
     move,
     owner_of,
     read_base,
+    recover_now,
     restore,
 )
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -39,8 +43,8 @@ class WorkspaceAccess(Protocol):
     def flush(self) -> None:
         """Brings what is only in the kernel to the workspace."""
 
-    def status(self) -> bytes:
-        """Returns the id of the base."""
+    def status(self) -> NodeRef:
+        """Returns the base: the commit that the changes are on top of."""
 
     def changes(self, *, full: bool) -> Iterator[Change]:
         """Yields what is changed; ``full`` tells each path, as a diff of two versions does."""
@@ -106,11 +110,19 @@ class _InUseError(ConflictError):
 def _open(store: Store, folder: Path, repository: str, branch: str) -> Workspace:
     try:
         head = _head(store, folder, repository, branch)
-        return Workspace(store, folder, head)
+        workspace = Workspace(store, folder, head)
     except NotFoundError:
         raise
     except ConflictError as error:
         raise _InUseError(error.message, hint=error.hint) from error
+    try:
+        recover_now(workspace, repository, branch)
+    except StorageError as error:
+        log.warning("what came of the last commit is not known yet: %s", error)
+    except BaseException:
+        workspace.close()
+        raise
+    return workspace
 
 
 def _head(store: Store, folder: Path, repository: str, branch: str) -> Commit:
@@ -135,9 +147,9 @@ class _OpenedWorkspace:
     def flush(self) -> None:
         """Does nothing: no kernel has it."""
 
-    def status(self) -> bytes:
-        """Returns the id of the base."""
-        return self._workspace.base.id
+    def status(self) -> NodeRef:
+        """Returns the base: the commit that the changes are on top of."""
+        return self._workspace.base.ref
 
     def changes(self, *, full: bool) -> Iterator[Change]:
         """Yields what is changed."""

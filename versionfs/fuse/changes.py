@@ -7,7 +7,7 @@ from typing import Any
 
 from versionfs.tree import Change
 from versionfs.types import NO_STAMP, Entry, Kind
-from versionfs.workspace import CommitResult
+from versionfs.workspace import CommitResult, encode_base
 
 
 def encode_change(change: Change) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def encode_result(result: CommitResult) -> dict[str, Any]:
     return {
         "commit": None if result.commit is None else result.commit.id.hex(),
         "head": result.head.id.hex(),
+        "ref": encode_base((result.commit or result.head).ref).hex(),
         "merged": result.merged,
         "files": result.files,
         "new_bytes": result.new_bytes,

@@ -21,6 +21,8 @@ from versionfs.fuse.request import decode_error
 from versionfs.repo import parse_spec
 from versionfs.repo.spec import DEFAULT_BRANCH
 from versionfs.tree import Change
+from versionfs.types import NodeRef
+from versionfs.workspace import decode_base
 
 _ASK_SECONDS: Final = 2.0
 """How often it is looked whether a daemon that does not answer is still alive."""
@@ -116,9 +118,9 @@ class MountedWorkspace:
             while int(waiting.read_text()) and time.monotonic() < deadline:
                 time.sleep(0.001)
 
-    def status(self) -> bytes:
-        """Returns the id of the base."""
-        return bytes.fromhex(self._ask("status", limit=0)["base"])
+    def status(self) -> NodeRef:
+        """Returns the base: the commit that the changes are on top of."""
+        return decode_base(bytes.fromhex(self._ask("status", limit=0)["base_ref"]))
 
     def changes(self, *, full: bool) -> Iterator[Change]:
         """Yields what is changed; ``full`` tells each path, as a diff of two versions does."""

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from versionfs.errors import InvalidInputError, NotFoundError, VersionFSError
+from versionfs.errors import InvalidInputError, NotFoundError, StorageError, VersionFSError
 from versionfs.fuse.changes import encode_change, encode_result
 from versionfs.fuse.refresher import invalidate
 from versionfs.repo import Store
@@ -35,8 +35,10 @@ from versionfs.workspace import (
     Status,
     Step,
     commit,
+    encode_base,
     nothing_to_move,
     prepare_move,
+    recover,
     restore,
 )
 
@@ -135,6 +137,8 @@ class WorkspaceService:
                     log.info("committed %s/%s: %s", branch.repository, branch.name, done["commit"])
 
     async def _status(self, branch: Branch, message: Reply) -> Reply:
+        async with self._locked(branch, branch.name):
+            pass
         workspace = branch.workspace
         frozen = workspace.records.frozen()
         assert frozen is not None
@@ -145,7 +149,8 @@ class WorkspaceService:
             workspace.base.root,
             self._store.contents,
         )
-        reply = {"base": workspace.base.id.hex()}
+        base = workspace.base
+        reply = {"base": base.id.hex(), "base_ref": encode_base(base.ref).hex()}
         found = status.differences() if message.get("full") else status.changes()
         file = message.get("file")
 
@@ -217,6 +222,11 @@ class WorkspaceService:
                     f"the changes of {branch.repository}/{name} have just moved to {branch.name}",
                     hint="look at `versionfs status`",
                 )
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._steps(branch, recover(branch.workspace, branch.repository, name))
+            except StorageError as error:
+                log.warning("what came of the last commit is not known yet: %s", error)
             yield
 
 

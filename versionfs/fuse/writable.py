@@ -17,7 +17,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from versionfs.fuse.operations import Operations, handler, report
-from versionfs.vfs import DAY_SECONDS, ENOATTR, NAME_MAX, Branch, FileSystem
+from versionfs.vfs import DAY_SECONDS, ENOATTR, NAME_MAX, Branch, FileSystem, is_expected
 from versionfs.workspace import Stat
 
 if TYPE_CHECKING:
@@ -303,7 +303,8 @@ class WritableOperations(Operations):
             branch, local = self._branches.of(fh)
             branch.workspace.files.release(branch.workspace.overlay.changes, local)
         except Exception as error:  # noqa: BLE001  (pyfuse3 would end the mount)
-            report("release", (fh,), error)
+            if not is_expected(error):
+                report("release", (fh,), error)
 
     @handler("fsync")
     async def fsync(self, fh: int, datasync: bool) -> None:

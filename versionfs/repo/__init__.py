@@ -2,6 +2,7 @@
 
 from versionfs.repo.commits import CommitReader, write_commit
 from versionfs.repo.format import StoreFormat
+from versionfs.repo.history import first_parents
 from versionfs.repo.refs import RefKind, RefMove, Refs
 from versionfs.repo.repository import Repository
 from versionfs.repo.spec import Spec, format_spec, parse_spec, split_component, validate_name
@@ -19,6 +20,7 @@ __all__ = [
     "StoreFormat",
     "StoreStatistics",
     "TransferStatistics",
+    "first_parents",
     "format_spec",
     "parse_spec",
     "split_component",

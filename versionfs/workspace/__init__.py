@@ -4,11 +4,14 @@ A workspace lies over the tree of its base commit. Its records are in a :class:`
 written to files in :class:`Staging`; :class:`LayeredFile` puts a file together from both.
 """
 
+from versionfs.workspace.base import decode_base, encode_base
 from versionfs.workspace.commit import (
     CommitRequest,
     CommitResult,
     Committing,
     commit,
+    recover,
+    recover_now,
 )
 from versionfs.workspace.content import LayeredFile
 from versionfs.workspace.following import Dropped, Step
@@ -42,6 +45,8 @@ __all__ = [
     "Workspace",
     "WorkspaceListing",
     "commit",
+    "decode_base",
+    "encode_base",
     "existing",
     "folder_of",
     "move",
@@ -49,6 +54,8 @@ __all__ = [
     "owner_of",
     "prepare_move",
     "read_base",
+    "recover",
+    "recover_now",
     "remove",
     "restore",
 ]

@@ -109,8 +109,10 @@ class Changes:
         """Changes other records."""
         self._batch.update(mutations)
 
-    def apply(self) -> None:
+    def apply(self, *, frees: bool = False) -> None:
         """Makes the changes, on disk and then in memory.
+
+        ``frees`` says that they free space of the disk: a full one does not stop them.
 
         Raises:
             OSError: the disk is full or fails; nothing has changed.
@@ -125,7 +127,7 @@ class Changes:
             batch.append((inode_key(number), inode.encode()))
         batch.extend((inode_key(number), None) for number in self._removed)
         batch.extend(self._batch.items())
-        names.table.apply(batch)
+        names.table.apply(batch, frees=frees)
         for number in self._left:
             lookups = names.leave_base(number)
             if lookups:

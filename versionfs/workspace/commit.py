@@ -8,16 +8,17 @@ next commit.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from versionfs.errors import ConflictError, NotFoundError, OverlapError, SourceError
 from versionfs.objectstore import Version
-from versionfs.repo import RefKind, Repository, write_commit
+from versionfs.repo import RefKind, Repository, first_parents, write_commit
 from versionfs.transfer.pipeline import Pipeline
 from versionfs.tree import Conflict, merge_trees, same_entry
 from versionfs.types import Commit, Entry
+from versionfs.workspace.base import PENDING_KEY, Pending, decode_pending, encode_pending
 from versionfs.workspace.build import Build
 from versionfs.workspace.following import Step
 from versionfs.workspace.settling import Settling
@@ -69,6 +70,7 @@ class Committing:
         self._base = workspace.base
         self._frozen: FrozenTable | None = None
         self._sequence = 0
+        self._frozen_below = 0
         self._result: CommitResult | None = None
 
     @property
@@ -88,7 +90,7 @@ class Committing:
         self._frozen = workspace.records.frozen()
         self._sequence = workspace.clock.sequence
         self._base = workspace.base
-        workspace.files.freeze()
+        self._frozen_below = workspace.files.freeze()
 
     def publish(self) -> None:
         """Stores what changed and moves the branch. Blocks: not for the workspace's thread.
@@ -156,6 +158,10 @@ class Committing:
             pipeline.metadata.finish()
             pipeline.segments.publish()
             ref = pipeline.metadata.resolve(ref)
+            # Should this process end now, the next one must know that the commit is its own.
+            pending = Pending(ref, self._sequence, self._frozen_below)
+            self._workspace.records.apply([(PENDING_KEY, encode_pending(pending))])
+            self._workspace.records.sync()
             try:
                 repository.advance(request.branch, ref, version, old=head.ref, reason="commit")
             except ConflictError:
@@ -200,7 +206,7 @@ class Committing:
                 yield from workspace.follow(result.head)
             return
         if result.commit is not None or result.head.ref != self._base.ref:
-            settling = Settling(workspace, frozen, self._sequence, result.head)
+            settling = Settling(workspace, frozen, self._sequence, self._frozen_below, result.head)
             yield from settling.steps(merged=result.merged)
 
     def end(self) -> None:
@@ -208,7 +214,8 @@ class Committing:
         if self._frozen is not None:
             self._frozen.close()
             self._frozen = None
-            self._workspace.files.thaw()
+            if self._workspace.records.get(PENDING_KEY) is None:
+                self._workspace.files.thaw()
 
 
 def _resolved(pipeline: Pipeline, entry: Entry) -> Entry:
@@ -228,19 +235,68 @@ def _told(conflict: Conflict) -> str:
     return "both changed it"
 
 
+def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Step, None, None]:
+    """Finishes a commit of which it is not known what came of it, as before any other work.
+
+    The process was killed while it committed, or the store did not answer. Does nothing otherwise.
+
+    Raises:
+        StorageError: the store cannot be read; it stays unknown.
+    """
+    value = workspace.records.get(PENDING_KEY)
+    if value is None:
+        return
+    pending = decode_pending(value)
+    found: list[Commit] = []
+
+    def find() -> None:
+        store = workspace.store
+        try:
+            ref, _ = store.refs.read(repository, RefKind.BRANCH, branch)
+        except NotFoundError:
+            return
+        own = store.commits.read(pending.commit)
+        for commit in first_parents(store.commits, store.commits.read(ref.commit)):
+            if commit.number <= own.number:
+                if commit.id == own.id:
+                    found.append(own)
+                return
+
+    yield find
+    if found:
+        frozen = workspace.records.frozen()
+        assert frozen is not None
+        with frozen:
+            settling = Settling(workspace, frozen, pending.sequence, pending.frozen_below, found[0])
+            yield from settling.steps(merged=True)
+    else:
+        workspace.records.apply([(PENDING_KEY, None)])
+    workspace.files.thaw()
+
+
+def recover_now(workspace: Workspace, repository: str, branch: str) -> None:
+    """Does what ``recover`` does, in this thread, which may block."""
+    _run(recover(workspace, repository, branch))
+
+
 def commit(workspace: Workspace, request: CommitRequest) -> CommitResult:
     """Commits a workspace that nobody else works in, in this thread.
 
     Raises:
         what ``Committing.cut`` and ``publish`` raise.
     """
+    recover_now(workspace, request.repository, request.branch)
     committing = Committing(workspace, request)
     committing.cut()
     try:
         committing.publish()
-        for step in committing.settle():
-            if callable(step):
-                step()
+        _run(committing.settle())
     finally:
         committing.end()
     return committing.result
+
+
+def _run(steps: Iterable[Step]) -> None:
+    for step in steps:
+        if callable(step):
+            step()

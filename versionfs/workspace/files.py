@@ -184,6 +184,7 @@ class Files:
             OSError: ENOSPC, EDQUOT, EFBIG, EIO: nothing has changed.
         """
         file, recorder = self._changing(begin, number)
+        recorder.frees = size < file.size
         file.truncate(size, recorder, fresh=recorder.fresh)
         self._keep(number, file)
 
@@ -255,9 +256,13 @@ class Files:
         """Whether a commit is reading what there was at its cut."""
         return self._frozen_below > 0
 
-    def freeze(self) -> None:
-        """From now on what was written stays as it is: changes go to new layers."""
-        self._frozen_below = self._next_layer
+    def freeze(self, below: int | None = None) -> int:
+        """From now on what was written stays as it is: changes go to new layers.
+
+        Returns the number that all layers frozen are below of; ``below`` gives it.
+        """
+        self._frozen_below = self._next_layer if below is None else below
+        return self._frozen_below
 
     def thaw(self) -> None:
         """Ends what ``freeze`` began, and throws away what was kept only for it."""
@@ -293,6 +298,7 @@ class _Recorder:
         self._number = number
         self.fresh = fresh
         self.called = False
+        self.frees = False
 
     def __call__(self, stack: Stack, mutations: Sequence[Mutation]) -> None:
         changes = self._begin()
@@ -303,5 +309,5 @@ class _Recorder:
         changes.put_all(mutations)
         if self.fresh is not None:
             self._files.reserve(changes)
-        changes.apply()
+        changes.apply(frees=self.frees)
         self.called = True

@@ -139,7 +139,7 @@ class Overlay:
         self._take_name(changes, inode)
         self._touch(changes, folder)
         changes.name(folder, name, self._absent(in_base))
-        changes.apply()
+        changes.apply(frees=True)
         self._names.unpin(folder, name)
         self._thrown_away(inode)
 
@@ -161,7 +161,7 @@ class Overlay:
         self._remove_folder(changes, child)
         self._touch(changes, folder)
         changes.name(folder, name, self._absent(in_base))
-        changes.apply()
+        changes.apply(frees=True)
         self._gone(child)
 
     def is_empty(self, folder: Folder) -> bool:
@@ -236,7 +236,7 @@ class Overlay:
         inode.ctime_ns = changes.now
         changes.name(source, name, self._absent(source_in_base))
         changes.name(target, to_name, inode.number)
-        changes.apply()
+        changes.apply(frees=other is not None)
         self._names.unpin(source, name)
         self._names.unpin(target, to_name)
         if replaced is not None:

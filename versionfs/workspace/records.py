@@ -16,7 +16,7 @@ from typing import Final
 
 from versionfs.errors import ConflictError, FileSystemError
 from versionfs.types import NodeRef
-from versionfs.workspace.base import decode_base
+from versionfs.workspace.base import BASE_KEY, decode_base
 from versionfs.workspace.database import sync_folder
 from versionfs.workspace.inode import ROOT, Inode, inode_key, names_prefix
 from versionfs.workspace.journal import Mutation
@@ -24,8 +24,6 @@ from versionfs.workspace.staging import Staging
 from versionfs.workspace.table import FrozenTable, Table
 
 LOCK_FILE: Final = "lock"
-BASE_KEY: Final = b"mbase"
-"""The setting that names the base commit."""
 
 
 class Owned:
@@ -108,13 +106,20 @@ def remove(folder: Path) -> None:
 class Records:
     """Records in a table once there is one; until then, nothing but an unchanged root."""
 
-    def __init__(self, folder: Path, root: Inode, base: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        root: Inode,
+        base: Callable[[], bytes],
+        quota_bytes: int | None = None,
+    ) -> None:
         """Opens the table if the workspace exists.
 
         Args:
             folder: the workspace's.
             root: the inode of the base's root directory.
             base: returns the value of ``BASE_KEY`` for a new table.
+            quota_bytes: how much of the disk the staging files may take; None: no bound.
 
         Raises:
             ConflictError: the workspace exists, and another process owns it.
@@ -122,6 +127,7 @@ class Records:
         self.folder = folder
         self._root = root
         self._base = base
+        self._quota_bytes = quota_bytes
         self._owned: Owned | None = None
         self._table: Table | None = None
         self._staging: Staging | None = None
@@ -149,7 +155,7 @@ class Records:
                 if table.get(BASE_KEY) is None:
                     root = [(BASE_KEY, self._base()), (inode_key(ROOT), self._root.encode())]
                     table.apply(root)
-                self._staging = Staging(self.folder / "staging")
+                self._staging = Staging(self.folder / "staging", quota_bytes=self._quota_bytes)
             except BaseException:
                 table.close()
                 raise

@@ -94,7 +94,7 @@ class _Restoring:
             changes = self._workspace.overlay.changes()
             inode = changes.inode(ROOT)
             _reset(inode, self._workspace.base.root)
-            changes.apply()
+            changes.apply(frees=True)
             folder.overlaid = False
             yield [Dropped(ROOT, None)]
 
@@ -127,7 +127,7 @@ class _Restoring:
             if not lost.nlink:
                 changes.remove(lost)
         changes.name(folder, name, None)
-        changes.apply()
+        changes.apply(frees=True)
         names.unpin(folder, name)
         if lost is not None and not lost.nlink and number not in names.orphans:
             self._workspace.files.discard(lost)
@@ -141,7 +141,7 @@ class _Restoring:
         inode = changes.inode(child.number)
         changes.remove(inode)
         changes.name(parent, name, None)
-        changes.apply()
+        changes.apply(frees=True)
         names.orphans.pop(child.number, None)
         names.pin(parent.number, name, child.number)
         place_folder(names, child, found)
@@ -170,7 +170,7 @@ class _Restoring:
                 lost.nlink -= 1
                 if not lost.nlink:
                     changes.remove(lost)
-            changes.apply()
+            changes.apply(frees=True)
             if lost is not None and not lost.nlink and number not in names.orphans:
                 workspace.files.discard(lost)
             self._count += 1
@@ -180,7 +180,7 @@ class _Restoring:
         changes.remove(inode)
         if folder.parent is not None:
             changes.put(name_key(folder.parent.number, folder.name), None)
-        changes.apply()
+        changes.apply(frees=True)
         folder.gone = True
         folder.base = None
         folder.overlaid = False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from versionfs.errors import FileSystemError
 from versionfs.tree import Trees, place
 from versionfs.types import Commit, Entry, NodeRef
-from versionfs.workspace.base import encode_base
+from versionfs.workspace.base import BASE_KEY, PENDING_KEY, encode_base
 from versionfs.workspace.content import Stack
 from versionfs.workspace.following import Step, follow, place_folder
 from versionfs.workspace.inode import (
@@ -29,7 +29,6 @@ from versionfs.workspace.inode import (
 )
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.names import InBase, base_of
-from versionfs.workspace.records import BASE_KEY
 from versionfs.workspace.table import FrozenTable
 
 if TYPE_CHECKING:
@@ -61,11 +60,12 @@ class PlannedDirectory(NamedTuple):
 
 
 def plan(
-    trees: Trees, frozen: FrozenTable, root: Entry, number: int = ROOT
+    trees: Trees, frozen: FrozenTable, frozen_below: int, root: Entry, number: int = ROOT
 ) -> Iterator[PlannedDirectory]:
-    """Yields the directories that had records at the cut, what is below each before it.
+    """Yields the directories that have records, what is below each before it.
 
-    Blocks on the store: for a thread.
+    ``frozen`` is of the cut or later; layers from ``frozen_below`` on came after it. Blocks on the
+    store: for a thread.
     """
     prefix = names_prefix(number)
     names = []
@@ -79,9 +79,9 @@ def plan(
         if record is not None:
             inode = Inode.decode(child, record)
             if inode.is_dir and found is not None and found.is_dir:
-                yield from plan(trees, frozen, found.leaf.entry(found.position), child)
-            elif inode.layers:
-                layer = inode.layers[0].id
+                entry = found.leaf.entry(found.position)
+                yield from plan(trees, frozen, frozen_below, entry, child)
+            layer = next((own.id for own in inode.layers if own.id < frozen_below), 0)
         names.append(PlannedName(name, child, sequence, layer, found))
     yield PlannedDirectory(number, base, names)
 
@@ -98,25 +98,32 @@ class Settling:
     """Settles one commit. One thread, but for the work it yields."""
 
     def __init__(
-        self, workspace: Workspace, frozen: FrozenTable, sequence: int, commit: Commit
+        self,
+        workspace: Workspace,
+        frozen: FrozenTable,
+        sequence: int,
+        frozen_below: int,
+        commit: Commit,
     ) -> None:
         """Makes it ready.
 
         Args:
             workspace: what was committed.
-            frozen: its records at the cut.
+            frozen: its records at the cut, or later.
             sequence: that of the last change before the cut.
+            frozen_below: layers from this number on came after the cut.
             commit: what is the base now.
         """
         self._workspace = workspace
         self._names = workspace.names
         self._frozen = frozen
         self._sequence = sequence
+        self._frozen_below = frozen_below
         self._commit = commit
 
     def steps(self, *, merged: bool) -> Generator[Step, None, None]:
         """Settles, step by step; ``merged`` says whether the commit has changes of others too."""
-        planned = plan(self._names.trees, self._frozen, self._commit.root)
+        planned = plan(self._names.trees, self._frozen, self._frozen_below, self._commit.root)
         batch: list[PlannedDirectory] = []
 
         def fetch() -> None:
@@ -156,7 +163,8 @@ class Settling:
         inode.base = directory.base
         if directory.number == ROOT:
             changes.put(BASE_KEY, encode_base(self._commit.ref))
-        changes.apply()
+            changes.put(PENDING_KEY, None)
+        changes.apply(frees=True)
         if directory.number == ROOT:
             self._workspace.base = self._commit
 
@@ -179,7 +187,7 @@ class Settling:
             elif item.layer and item.found is not None and inode.is_file:
                 self._rebase_file(item, inode)
         if batch:
-            self._names.table.apply(batch)
+            self._names.table.apply(batch, frees=True)
         for item, inode in settled:
             self._return_to_base(parent, item, inode)
 
@@ -188,6 +196,7 @@ class Settling:
         names = self._names
         if (
             item.found is None
+            or item.sequence > self._sequence
             or inode.sequence > self._sequence
             or item.number in names.unsaved
             or (item.number in names.lookups and parent not in names.folders)
@@ -241,7 +250,7 @@ class Settling:
             changed = changes.inode(item.number)
             changed.base, changed.layers = stack.base, stack.layers
             changes.put_all(mutations)
-            changes.apply()
+            changes.apply(frees=True)
 
         for layer in files.layered(inode).settle(item.layer, entry, record):
             files.discard_layer(layer)

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from versionfs.workspace.database import sync_folder
 
 _DESCRIPTORS: Final = 256
+_BLOCK: Final = 512
 _TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -47,9 +48,19 @@ class Staging:
     Every method that names a layer raises ``FileNotFoundError`` when it does not exist.
     """
 
-    def __init__(self, folder: Path, descriptors: int = _DESCRIPTORS) -> None:
+    def __init__(
+        self, folder: Path, descriptors: int = _DESCRIPTORS, quota_bytes: int | None = None
+    ) -> None:
+        """Takes a folder, which comes into being.
+
+        Args:
+            folder: where the layers are.
+            descriptors: how many files are kept open.
+            quota_bytes: how much of the disk all layers may take; None: no bound.
+        """
         self.folder = folder
         self._bound = descriptors
+        self._quota = quota_bytes
         self._open: OrderedDict[int, _Descriptor] = OrderedDict()
         self._lock = threading.Lock()
         self._names_lock = threading.Lock()
@@ -58,6 +69,9 @@ class Staging:
         self._top_unsynced = True
         self._closed = False
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._used = 0
+        if quota_bytes is not None:
+            self._used = sum(self.status(layer).allocated for layer in self.layers())
 
     def path(self, layer: int) -> Path:
         """Returns where a layer's file is."""
@@ -159,9 +173,20 @@ class Staging:
         """Writes; the layer grows as needed. Returns how much was written: all, or what fitted.
 
         Raises:
-            OSError: nothing was written.
+            OSError: nothing was written; EDQUOT: the layers may not take more.
         """
         found = self._get(layer)
+        if self._quota is None:
+            return self._write(found, offset, data)
+        self._check_quota(layer, offset, len(data))
+        before = os.fstat(found.number).st_blocks
+        try:
+            return self._write(found, offset, data)
+        finally:
+            self._charge((os.fstat(found.number).st_blocks - before) * _BLOCK)
+
+    @staticmethod
+    def _write(found: _Descriptor, offset: int, data: bytes | memoryview) -> int:
         done = os.pwrite(found.number, data, offset)
         if done < len(data):
             view = memoryview(data)
@@ -180,13 +205,32 @@ class Staging:
             OSError: it has the size it had.
         """
         found = self._get(layer)
+        if self._quota is None:
+            os.ftruncate(found.number, size)
+            return
+        before = os.fstat(found.number).st_blocks
         os.ftruncate(found.number, size)
+        self._charge((os.fstat(found.number).st_blocks - before) * _BLOCK)
+
+    def _check_quota(self, layer: int, offset: int, size: int) -> None:
+        """Raises EDQUOT if writing there takes more of the disk than there may be."""
+        assert self._quota is not None
+        if self._used + size <= self._quota:
+            return
+        there = sum(end - start for start, end in self.data_ranges(layer, offset, offset + size))
+        if there < size and self._used + size - there > self._quota:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    def _charge(self, taken: int) -> None:
+        with self._lock:
+            self._used = max(self._used + taken, 0)
 
     def status(self, layer: int) -> LayerStatus:
         """Returns size, allocated bytes and mtime."""
-        found = self._get(layer)
-        stat = os.fstat(found.number)
-        return LayerStatus(stat.st_size, stat.st_blocks * 512, stat.st_mtime_ns)
+        with self._lock:
+            found = self._open.get(layer)
+        stat = os.stat(self.path(layer)) if found is None else os.fstat(found.number)
+        return LayerStatus(stat.st_size, stat.st_blocks * _BLOCK, stat.st_mtime_ns)
 
     def data_ranges(self, layer: int, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yields the parts of ``[start, end)`` that may be other than zeros, ascending.

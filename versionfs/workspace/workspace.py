@@ -16,7 +16,13 @@ from versionfs.errors import FileSystemError
 from versionfs.repo import Store
 from versionfs.tree import Leaf
 from versionfs.types import Commit, Entry, Kind, NodeRef
-from versionfs.workspace.base import decode_base, encode_base
+from versionfs.workspace.base import (
+    BASE_KEY,
+    PENDING_KEY,
+    decode_base,
+    decode_pending,
+    encode_base,
+)
 from versionfs.workspace.changes import Clock
 from versionfs.workspace.files import Files
 from versionfs.workspace.following import Step, follow
@@ -24,7 +30,7 @@ from versionfs.workspace.inode import ROOT, TYPE_BITS, Inode, inode_key
 from versionfs.workspace.listing import WorkspaceListing
 from versionfs.workspace.names import Names, base_of
 from versionfs.workspace.overlay import Overlay
-from versionfs.workspace.records import BASE_KEY, Records
+from versionfs.workspace.records import Records
 
 _BLOCK: Final = 512
 
@@ -65,7 +71,12 @@ class Workspace:
         self.store = store
         self.folder = folder
         self._head = head
-        self.records = Records(folder, self._root(head), lambda: encode_base(self._head.ref))
+        self.records = Records(
+            folder,
+            self._root(head),
+            lambda: encode_base(self._head.ref),
+            store.settings.workspace_bytes,
+        )
         try:
             value = self.records.get(BASE_KEY)
             assert value is not None
@@ -85,6 +96,11 @@ class Workspace:
         self.clock = Clock()
         self.files = Files(self.names, self.records, store.contents)
         self.overlay = Overlay(self.names, self.clock, self.files)
+        pending = self.records.get(PENDING_KEY)
+        if pending is not None:
+            # Killed while it committed: what belongs to that commit stays as it is until it is
+            # known what came of it (``commit.recover``).
+            self.files.freeze(decode_pending(pending).frozen_below)
 
     @staticmethod
     def _root(head: Commit) -> Inode:
