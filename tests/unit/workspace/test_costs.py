@@ -1,0 +1,112 @@
+"""What a commit reads and writes follows what was changed, not the tree and not the file sizes."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.support.stores import make_store
+from versionfs.repo import Repository, Store
+from versionfs.transfer import import_source
+from versionfs.types import Commit
+from versionfs.workspace import CommitRequest, CommitResult, Workspace, commit, folder_of
+
+MIB = 1 << 20
+
+
+def opened(store: Store, head: Commit) -> Workspace:
+    return Workspace(store, folder_of(store, "set", "main"), head)
+
+
+def committed(workspace: Workspace) -> CommitResult:
+    return commit(workspace, CommitRequest("set", "main", "a change", "test"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_change_of_a_file_of_2_gib(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    block = random.Random(1).randbytes(64 * MIB)
+    with (source / "large").open("wb") as file:
+        for number in range(32):
+            file.write(block[number:] + block[:number])
+    size = 2048 * MIB
+    with make_store(tmp_path / "home") as store:
+        head = import_source(store, "set", "main", b"", source, message="m", author="a").head
+        assert head is not None
+        workspace = opened(store, head)
+        try:
+            found = workspace.lookup(1, b"large")
+            assert found is not None
+            write = workspace.files.write
+            begin = workspace.overlay.changes
+            blocks = store.packs.statistics().bytes_read
+            appended = os.urandom(MIB)
+            write(begin, found.number, size, appended)
+            result = committed(workspace)
+            assert result.new_bytes <= 3 * MIB
+            assert result.read_bytes <= 6 * MIB
+            assert store.packs.statistics().bytes_read - blocks <= 6 * MIB
+            blocks = store.packs.statistics().bytes_read
+            write(begin, found.number, size // 2 + 12_345, b"\x01")
+            result = committed(workspace)
+            assert 0 < result.new_bytes <= 3 * MIB
+            assert result.read_bytes <= 6 * MIB
+            assert store.packs.statistics().bytes_read - blocks <= 6 * MIB
+            assert workspace.files.read(found.number, size, MIB) == appended
+        finally:
+            workspace.close()
+        # Byte for byte what an import of the same file makes.
+        with (source / "large").open("r+b") as file:
+            file.seek(size)
+            file.write(appended)
+            file.seek(size // 2 + 12_345)
+            file.write(b"\x01")
+        imported = import_source(store, "other", "main", b"", source, message="m", author="a").head
+        assert imported is not None
+        assert result.commit is not None
+        assert imported.root.content == result.commit.root.content
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_one_change_among_many_files(tmp_path: Path) -> None:
+    """A folder with 200,000 files, and 100 others: as many nodes as a path is deep, and no more."""
+    source = tmp_path / "source"
+    (source / "many").mkdir(parents=True)
+    for number in range(200_000):
+        os.close(os.open(source / "many" / f"file{number:07d}", os.O_CREAT))
+    for number in range(100):
+        (source / f"d{number}").mkdir()
+        (source / f"d{number}" / "f").write_bytes(b"%d" % number)
+    with make_store(tmp_path / "home") as store:
+        head = import_source(store, "set", "main", b"", source, message="m", author="a").head
+        assert head is not None
+        Repository(store, "set").branch("main")
+        with make_reader(store) as reader:
+            workspace = Workspace(reader, folder_of(reader, "set", "main"), head)
+            try:
+                parent = workspace.lookup(1, b"many")
+                assert parent is not None
+                found = workspace.lookup(parent.number, b"file0100000")
+                assert found is not None
+                workspace.files.write(workspace.overlay.changes, found.number, 0, b"changed")
+                before = reader.trees.statistics()
+                result = committed(workspace)
+                after = reader.trees.statistics()
+            finally:
+                workspace.close()
+        assert result.files == 1
+        assert after.nodes_decoded - before.nodes_decoded <= 12
+        assert result.stored_bytes <= 64 * 1024
+
+
+def make_reader(store: Store) -> Store:
+    """Opens the store again, with nothing cached."""
+    settings = store.settings
+    store.close()
+    return Store.open(settings)
