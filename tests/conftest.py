@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.s3 import machines
 from tests.support.seaweed import s3_server
 
-__all__ = ["s3_server"]
+__all__ = ["machines", "s3_server"]
 
 # VERSIONFS_PROFILE chooses: "ci" repeats itself exactly, "nightly" looks longest.
 settings.register_profile("default", deadline=None)
