@@ -19,7 +19,7 @@ import click
 
 from versionfs.cli.formats import one_line, quote
 from versionfs.cli.session import Session
-from versionfs.errors import MountError, SourceError, VersionFSError
+from versionfs.errors import MountError, OverlapError, SourceError, VersionFSError
 
 EXIT_USAGE = 2
 EXIT_SYSTEM = 71
@@ -57,7 +57,7 @@ def _report(session: Session, error: Exception) -> int:
         traceback.print_exception(error)
     session.tell_errors(getattr(error, "message", None))
     if isinstance(error, VersionFSError):
-        problems = error.problems if isinstance(error, SourceError) else []
+        problems = error.problems if isinstance(error, SourceError | OverlapError) else []
         _say(error.message, error.hint, [f"{quote(path)}: {why}" for path, why in problems])
         return error.exit_code
     if isinstance(error, ImportError) and error.name in ("pyfuse3", "pyfuse3.asyncio"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,13 +16,14 @@ from versionfs.cli.formats import human_size, quote, signed_size, text_of
 from versionfs.cli.output import Column, Output
 from versionfs.cli.session import Session
 from versionfs.errors import InvalidInputError, NotFoundError
+from versionfs.tree.diff import Change
 
 if TYPE_CHECKING:
     from versionfs.cli.changes import Totals
     from versionfs.cli.targets import Target
+    from versionfs.fuse.access import WorkspaceAccess
     from versionfs.repo import Store
     from versionfs.repo.spec import Spec
-    from versionfs.tree.diff import Change
     from versionfs.types import Entry
 
 EXIT_DIFFERENT = 1
@@ -35,6 +37,7 @@ _STYLES = {"A": "green", "D": "red", "M": "yellow", "T": "magenta"}
         versionfs diff photos
         versionfs diff photos@~3 photos --stat
         versionfs diff photos/main@~3..dev:2026 --name-status
+        cd ~/data/photos/main && versionfs diff -p
     """,
 )
 @click.argument("a", required=False)
@@ -42,6 +45,13 @@ _STYLES = {"A": "green", "D": "red", "M": "yellow", "T": "magenta"}
 @click.option("--stat", is_flag=True, help="By how many bytes each file grew, and totals.")
 @click.option("--name-status", is_flag=True, help="Only a letter and the path.")
 @click.option("-z", "--null", is_flag=True, help="As --name-status, each field ended by NUL.")
+@click.option("-p", "--patch", is_flag=True, help="The changed lines of files that are text.")
+@click.option(
+    "-w",
+    "--workspace",
+    is_flag=True,
+    help="What is changed in a branch folder and not committed; A is a branch.",
+)
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if there are differences.")
 @click.pass_obj
 def diff_command(
@@ -51,9 +61,14 @@ def diff_command(
     stat: bool,
     name_status: bool,
     null: bool,
+    patch: bool,
+    workspace: bool,
     exit_code: bool,
 ) -> int:
     """Shows what changed from A to B; with A alone, what A changed from its first parent.
+
+    In a branch folder, without A or with a path in it as A: what is changed there and not
+    committed. Anywhere else -w shows that of a branch: REPO[/BRANCH][:PATH].
 
     A and B are SPECs, of one repository or two; B may be short: @REV and :PATH are of A's branch.
     In A..B[:PATH], B is @REV or BRANCH[@REV] of A's repository, and PATH is compared in both.
@@ -64,15 +79,104 @@ def diff_command(
     """
     if stat and (name_status or null):
         raise click.UsageError("--stat cannot go with --name-status or -z")
+    if patch and (stat or name_status or null):
+        raise click.UsageError("-p cannot go with --stat, --name-status or -z")
+    if workspace and b is not None:
+        raise click.UsageError("-w goes with one branch")
     left, right = _read_sides(session, a, b)
-    with session.open_store(left.store) as store:
-        old, new = _entries(store, left, right)
-        from versionfs.cli.changes import changes
+    shape = _Shape(stat=stat, name_status=name_status, null=null)
+    if workspace or (left.is_workspace and right is None):
+        number = _diff_workspace(session, left, shape, patch=patch)
+    else:
+        with session.open_store(left.store) as store:
+            old, new = _entries(store, left, right)
+            from versionfs.cli.changes import changes
 
-        found: Iterable[Change] = changes(store, old, new)
-        count = _Counted(found)
-        _write(session.output, count, stat=stat, name_status=name_status, null=null)
-    return EXIT_DIFFERENT if exit_code and count.number else 0
+            count = _Counted(changes(store, old, new))
+            patches = _stored_patches(store) if patch else None
+            _write(session.output, count, shape, patches)
+            number = count.number
+    return EXIT_DIFFERENT if exit_code and number else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Which form is asked for."""
+
+    stat: bool
+    name_status: bool
+    null: bool
+
+
+def _diff_workspace(session: Session, target: Target, shape: _Shape, *, patch: bool) -> int:
+    """Writes what is changed in a branch folder; returns how many paths are."""
+    from versionfs.cli.patches import SHOWN_BYTES, patch_of, read_entry
+    from versionfs.cli.targets import required
+    from versionfs.fuse.access import with_workspace
+    from versionfs.repo.spec import DEFAULT_BRANCH
+
+    spec = required(target, "versionfs diff -w [REPO[/BRANCH][:PATH]]")
+    if spec.revision is not None:
+        raise InvalidInputError(
+            f"{spec} is a version of the past: nothing is changed in it", hint="leave out -w"
+        )
+    branch = spec.branch or DEFAULT_BRANCH
+    with session.open_store(target.store, target.state) as store:
+
+        def write(workspace: WorkspaceAccess) -> int:
+            workspace.flush()
+            found = _below(workspace.changes(full=True), spec.path)
+            first = next(found, None)  # From here on the mount has answered.
+            base = store.commits.read(workspace.status())
+
+            def patches(change: Change) -> list[str]:
+                assert isinstance(change, _Placed)
+                whole = change.whole
+                stored = store.trees.walk_path(base.root, whole) if change.old else None
+                old = None if change.old is None else read_entry(store, stored)
+                new: bytes | None = None
+                if change.new is not None and change.new.is_file:
+                    new = workspace.read(whole, SHOWN_BYTES + 1)
+                elif change.new is not None:
+                    new = change.new.target
+                return patch_of(change, old, new)
+
+            count = _Counted(() if first is None else chain([first], found))
+            _write(session.output, count, shape, patches if patch else None)
+            return count.number
+
+        return with_workspace(store, spec.repository, branch, write)
+
+
+class _Placed(Change):
+    """A change below the path that is looked at, and where it is in the branch."""
+
+    whole = b""
+
+
+def _below(changes: Iterable[Change], top: bytes) -> Iterator[Change]:
+    """Yields the changes at and below a path, with paths relative to it; its name if it is it."""
+    for change in changes:
+        path = change.path
+        if top and change.path == top:
+            is_dir = all(entry is None or entry.is_dir for entry in (change.old, change.new))
+            path = b"." if is_dir else top.rpartition(b"/")[2]
+        elif top and not change.path.startswith(top + b"/"):
+            continue
+        elif top:
+            path = change.path[len(top) + 1 :]
+        placed = _Placed(path, change.old, change.new)
+        placed.whole = change.path
+        yield placed
+
+
+def _stored_patches(store: Store) -> Callable[[Change], list[str]]:
+    from versionfs.cli.patches import patch_of, read_entry
+
+    def patches(change: Change) -> list[str]:
+        return patch_of(change, read_entry(store, change.old), read_entry(store, change.new))
+
+    return patches
 
 
 class _Counted:
@@ -180,21 +284,30 @@ def _entries(store: Store, left: Target, right: Target | None) -> tuple[Entry | 
         return before, None
 
 
-def _write(out: Output, found: _Counted, *, stat: bool, name_status: bool, null: bool) -> None:
+def _write(
+    out: Output,
+    found: _Counted,
+    shape: _Shape,
+    patches: Callable[[Change], list[str]] | None,
+) -> None:
     from versionfs.cli.changes import delta, letter
 
-    if out.json:
+    if out.json and patches is not None:
+        out.array(_change_json(change) | {"patch": patches(change)} for change in found)
+    elif out.json:
         out.array(map(_change_json, found))
-    elif null:
+    elif patches is not None:
+        _write_patches(out, found, patches)
+    elif shape.null:
         for change in found:
             out.raw(letter(change).encode() + b"\0" + change.path + b"\0")
-    elif name_status:
+    elif shape.name_status:
         if out.terminal:
-            out.table([Column(""), Column("")], ([_letter(c), _path(c)] for c in found))
+            out.table([Column(""), Column("")], ([letter_cell(c), shown_path(c)] for c in found))
         else:
             for change in found:
-                out.line(f"{letter(change)}\t{_path(change)}")
-    elif stat:
+                out.line(f"{letter(change)}\t{shown_path(change)}")
+    elif shape.stat:
         _write_stat(out, found)
     else:
         out.records(
@@ -204,7 +317,7 @@ def _write(out: Output, found: _Counted, *, stat: bool, name_status: bool, null:
                 letter(change),
                 _size(change.old),
                 _size(change.new),
-                _path(change),
+                shown_path(change),
             ],
             columns=[
                 Column(""),
@@ -214,13 +327,28 @@ def _write(out: Output, found: _Counted, *, stat: bool, name_status: bool, null:
                 Column("PATH"),
             ],
             as_cells=lambda change: [
-                _letter(change),
+                letter_cell(change),
                 _size(change.old, human=True),
                 _size(change.new, human=True),
                 signed_size(delta(change)) if delta(change) else "",
-                _path(change),
+                shown_path(change),
             ],
         )
+
+
+_PATCH_STYLES = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def _write_patches(
+    out: Output, found: Iterable[Change], patches: Callable[[Change], list[str]]
+) -> None:
+    for change in found:
+        for line in patches(change):
+            if not out.terminal:
+                out.line(line)
+                continue
+            style = "bold" if line.startswith(("+++ ", "--- ")) else _PATCH_STYLES.get(line[:1])
+            out.console.print(line, style=style, soft_wrap=True)
 
 
 def _write_stat(out: Output, found: _Counted) -> None:
@@ -229,11 +357,11 @@ def _write_stat(out: Output, found: _Counted) -> None:
     if out.terminal:
         out.table(
             [Column(""), Column("CHANGE", right=True), Column("PATH")],
-            ([_letter(c), signed_size(delta(c)), _path(c)] for c in found),
+            ([letter_cell(c), signed_size(delta(c)), shown_path(c)] for c in found),
         )
     else:
         for change in found:
-            out.line(f"{letter(change)}\t{delta(change):+d}\t{_path(change)}")
+            out.line(f"{letter(change)}\t{delta(change):+d}\t{shown_path(change)}")
     _write_totals(out, found.totals)
 
 
@@ -243,7 +371,8 @@ def _write_totals(out: Output, totals: Totals) -> None:
     out.line(f"{totals.text()}; {grown}")
 
 
-def _letter(change: Change) -> Any:
+def letter_cell(change: Change) -> Any:
+    """Returns the letter of a change, in its colour."""
     from rich.text import Text
 
     from versionfs.cli.changes import letter
@@ -251,7 +380,8 @@ def _letter(change: Change) -> Any:
     return Text(letter(change), _STYLES[letter(change)])
 
 
-def _path(change: Change) -> str:
+def shown_path(change: Change) -> str:
+    """Returns the path of a change; a folder's ends in a slash."""
     entry = change.new or change.old
     return quote(change.path + (b"/" if entry is not None and entry.is_dir else b""))
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from versionfs.transfer import ImportResult
 
 
-def _parse_metadata(
+def parse_metadata(
     _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
+    """Returns what --metadata KEY=VALUE options say."""
     pairs: dict[str, str] = {}
     for text in values:
         key, equals, value = text.partition("=")
@@ -50,7 +51,7 @@ def _parse_metadata(
     "--metadata",
     metavar="KEY=VALUE",
     multiple=True,
-    callback=_parse_metadata,
+    callback=parse_metadata,
     help="A value to keep with the commit; may be repeated.",
 )
 @click.pass_obj

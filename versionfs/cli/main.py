@@ -22,6 +22,11 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "export": ("exporting:export_command", "Write a version to a folder or file."),
         "clone": ("cloning:clone_command", "Copy a repository or a store to another store."),
     },
+    "Work": {
+        "status": ("workspaces:status_command", "Show what is changed in a branch folder."),
+        "commit": ("workspaces:commit_command", "Make a new version of what is changed."),
+        "restore": ("workspaces:restore_command", "Discard what is changed."),
+    },
     "Mount": {
         "mount": ("mounting:mount_command", "Show every version as a folder."),
         "umount": ("mounting:umount_command", "End a mount."),
@@ -65,6 +70,9 @@ A version is named by a SPEC:
 The default branch is main. Inside a mount the current directory says it: SPEC may be left out,
 be short (@~3, :PATH), or be a path (., ./sub). An existing path inside a mount always stands for
 what it shows.
+
+A branch folder can be written with any program; status, diff, commit and restore are about what is
+changed in it. They work in the folder, by SPEC, and without a mount.
 
 Results are tables on a terminal, stable plain lines in a pipe (fields separated by tabs, odd names
 quoted as git quotes them, ids of 12 digits), and JSON with --json.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,17 +18,44 @@ if TYPE_CHECKING:
     from versionfs.fuse import MountInfo
 
 
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_LEAST_SECONDS: Final = 1
+
+
+def _parse_auto_commit(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Returns ``on-unmount``, or an interval as a number of seconds."""
+    from versionfs.fuse.request import ON_UNMOUNT
+
+    if value is None or value == ON_UNMOUNT:
+        return value
+    found = re.fullmatch(r"([0-9]{1,6})([smhd]?)", value)
+    seconds = int(found[1]) * _UNITS[found[2] or "s"] if found else 0
+    if seconds < _LEAST_SECONDS:
+        raise click.BadParameter(f"{value!r} is not like 90s, 10m, 2h or {ON_UNMOUNT}")
+    return str(seconds)
+
+
 @command(
     "mount",
     example="""
         versionfs mount ~/data
         versionfs mount ~/photos-1.0 photos@v1.0
+        versionfs mount ~/work photos/main --auto-commit 10m
     """,
 )
 @click.argument("mountpoint")
 @click.argument("spec", required=False)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until it is unmounted.")
 @click.option("--allow-other", is_flag=True, help="Let other users read the mount.")
+@click.option("--read-only", is_flag=True, help="Branch folders cannot be written either.")
+@click.option(
+    "--auto-commit",
+    metavar="INTERVAL|on-unmount",
+    callback=_parse_auto_commit,
+    help="Commit changes every INTERVAL (90s, 10m, 2h) and on unmount, or only on unmount.",
+)
 @click.option(
     "--refresh",
     type=click.FloatRange(min=0.1, max=86_400),
@@ -41,12 +69,17 @@ def mount_command(
     spec: str | None,
     foreground: bool,
     allow_other: bool,
+    read_only: bool,
+    auto_commit: str | None,
     refresh: float | None,
 ) -> None:
     """Shows every version of every repository as a folder below MOUNTPOINT.
 
     With SPEC, one repository, branch or version is the root. MOUNTPOINT is an empty folder. The
     command returns when the mount serves; a process in the background goes on serving it.
+
+    Branch folders can be written; what is changed there stays on this machine until it is committed
+    (see commit). All other folders show versions, which never change.
     """
     from versionfs.cli.targets import Target, format_spec, read_target
     from versionfs.fuse import mount
@@ -56,10 +89,19 @@ def mount_command(
     if refresh is not None:
         settings = replace(settings, refresh_seconds=refresh)
     shown = "the store" if target.spec is None else format_spec(target.spec)
+    if read_only and auto_commit:
+        raise click.UsageError("--auto-commit cannot go with --read-only")
+    mount(
+        settings,
+        Path(mountpoint),
+        target.spec,
+        foreground=foreground,
+        allow_other=allow_other,
+        read_only=read_only,
+        auto_commit=auto_commit,
+    )
     if foreground:
-        mount(settings, Path(mountpoint), target.spec, foreground=True, allow_other=allow_other)
         return
-    mount(settings, Path(mountpoint), target.spec, allow_other=allow_other)
     if session.output.json:
         session.output.document(
             {

@@ -66,25 +66,47 @@ def named_commits(repository: Repository, kind: RefKind) -> Iterator[NamedCommit
         versionfs branch photos/dev
         versionfs branch photos/fix main@~3
         versionfs branch -d photos/dev
+        cd ~/data/photos/main && versionfs branch try --from-workspace
     """,
 )
 @click.argument("name", metavar="REPO[/NAME]", required=False)
 @click.argument("start", required=False)
 @click.option("-d", "--delete", is_flag=True, help="Delete the branch.")
-@click.option("--force", is_flag=True, help="Delete it even if nothing else holds its commits.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Delete it even if it has uncommitted changes, or nothing else holds its commits.",
+)
+@click.option(
+    "--from-workspace",
+    is_flag=True,
+    help="Move uncommitted changes to the new branch: those of the current folder, or of START.",
+)
 @click.pass_obj
 def branch_command(
-    session: Session, name: str | None, start: str | None, delete: bool, force: bool
+    session: Session,
+    name: str | None,
+    start: str | None,
+    delete: bool,
+    force: bool,
+    from_workspace: bool,
 ) -> None:
     """Lists the branches of REPO, or creates or deletes the branch REPO/NAME.
 
     A new branch is at START, which is a SPEC of the same repository, short (@REV, BRANCH[@REV]) or
     whole; without it, at main. Creating takes the same time whatever the size of the data.
 
+    With --from-workspace the new branch is at the commit that was changed, and has the changes; the
+    branch that they were made on is as it is without them. In a branch folder NAME will do. What
+    programs have open stays open, and is in the new branch's folder.
+
     Plain lines have the fields: name, commit, time, subject.
     """
     from versionfs.cli.targets import format_spec, read_name, required
 
+    if from_workspace:
+        _move_workspace(session, name, start, delete)
+        return
     target = read_name(session, name)
     spec = required(target, "versionfs branch REPO[/NAME]")
     if (spec.revision is not None or spec.path) and name is not None:
@@ -96,14 +118,16 @@ def branch_command(
         with session.open_store(target.store) as store:
             _list(session, store.repository(spec.repository), "branch")
         return
-    with session.open_store(target.store) as store:
+    with session.open_store(target.store, target.state) as store:
         repository = store.repository(spec.repository)
         if delete:
             _refuse(start is not None, "branch to delete", "REPO/NAME alone")
             repository.branch(spec.branch)
             if not force:
+                _require_clean(store, spec.repository, spec.branch)
                 _require_held(repository, "branch", spec.branch)
             repository.delete_branch(spec.branch)
+            _discard(store, spec.repository, spec.branch)
             _done(session, store, repository, "deleted", "branch", spec.branch, None)
             return
         commit = _start(store, spec, start)
@@ -162,6 +186,100 @@ def tag_command(
         commit = _start(store, spec, start)
         repository.create_tag(spec.revision, commit)
         _done(session, store, repository, "created", "tag", spec.revision, commit)
+
+
+def _move_workspace(session: Session, name: str | None, start: str | None, delete: bool) -> None:
+    """Makes a branch and moves uncommitted changes to it."""
+    from versionfs.cli.targets import read_branch
+    from versionfs.fuse.access import WorkspaceAccess, with_workspace
+    from versionfs.repo.spec import DEFAULT_BRANCH, parse_spec
+
+    if name is None or delete:
+        raise click.UsageError("--from-workspace goes with the NAME of a new branch")
+    repository, slash, new = name.rpartition("/")
+    usage = "versionfs branch REPO/NAME [REPO/BRANCH] --from-workspace"
+    if not slash:
+        target = read_branch(session, start, "versionfs branch NAME --from-workspace")
+    else:
+        if parse_spec(name).revision is not None or parse_spec(name).path:
+            raise InvalidInputError(f"{name} is not the name of a branch", hint=usage)
+        if start is None:
+            from versionfs.cli.targets import read_target
+
+            here = read_target(session, None)
+            if not here.is_workspace:
+                start = f"{repository}/{DEFAULT_BRANCH}"
+        elif "/" not in start and not start.startswith((".", "/")):
+            start = f"{repository}/{start}"
+        target = read_branch(session, start, usage)
+    assert target.spec is not None
+    spec, source = target.spec, target.spec.branch or ""
+    if slash and spec.repository != repository:
+        raise InvalidInputError(
+            f"the changes are of {spec.repository}, not of {repository}", hint=usage
+        )
+    with session.open_store(target.store, target.state) as store:
+
+        def work(workspace: WorkspaceAccess) -> NodeRef:
+            workspace.flush()
+            base = workspace.status()
+            workspace.move(new)
+            return base
+
+        base = with_workspace(store, spec.repository, source, work).id
+        session.announce(store, spec.repository)
+        if session.output.json:
+            session.output.document(
+                {
+                    "action": "moved",
+                    "kind": "branch",
+                    "repository": spec.repository,
+                    "name": new,
+                    "commit": base.hex(),
+                    "from": source,
+                }
+            )
+            return
+        moved = f"the uncommitted changes of {source} to it"
+        session.output.line(
+            f"created branch {new} of {spec.repository} at {short(base)}, and moved {moved}"
+        )
+
+
+def _require_clean(store: Store, repository: str, branch: str) -> None:
+    """Refuses to delete a branch with uncommitted changes on this machine.
+
+    Raises:
+        InvalidInputError: as said; the hint names --force.
+    """
+    from versionfs.workspace import folder_of
+
+    if not (folder_of(store, repository, branch) / "table").is_dir():
+        return
+    from versionfs.fuse.access import with_workspace
+
+    if with_workspace(
+        store, repository, branch, lambda w: next(w.changes(full=False), None) is not None
+    ):
+        raise InvalidInputError(
+            f"{repository}/{branch} has uncommitted changes",
+            hint="commit them, keep them with `versionfs branch NAME --from-workspace`, or --force "
+            "discards them",
+        )
+
+
+def _discard(store: Store, repository: str, branch: str) -> None:
+    """Throws away what is left of a deleted branch's workspace on this machine."""
+    from versionfs.workspace import folder_of, owner_of, remove
+
+    folder = folder_of(store, repository, branch)
+    if not (folder / "table").is_dir():
+        return
+    from versionfs.fuse.access import with_workspace
+
+    with_workspace(store, repository, branch, lambda workspace: workspace.restore([b""]))
+    if owner_of(folder) is None:
+        remove(folder)
 
 
 def _refuse(wrong: bool, what: str, form: str) -> None:

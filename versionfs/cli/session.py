@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -67,15 +69,19 @@ class Session:
         """Whether the user named a store, by flag or environment."""
         return bool(self.store_flag or self.environ.get("VERSIONFS_STORE"))
 
-    def settings_for(self, mount_store: str | None) -> Settings:
-        """Returns the settings for a store that a mount named; the session's own for None."""
-        if mount_store is None:
-            return self.settings
-        from versionfs.config import with_store
+    def settings_for(self, mount_store: str | None, state: str | None = None) -> Settings:
+        """Returns the settings for a store that a mount named; the session's own for None.
 
-        return with_store(self.settings, mount_store)
+        ``state`` is where the mount keeps its state: the changes of its branches among it.
+        """
+        settings = self.settings
+        if mount_store is not None:
+            from versionfs.config import with_store
 
-    def open_store(self, mount_store: str | None = None) -> Store:
+            settings = with_store(settings, mount_store)
+        return settings if state is None else replace(settings, state_dir=Path(state))
+
+    def open_store(self, mount_store: str | None = None, state: str | None = None) -> Store:
         """Opens an existing store; the caller closes it.
 
         Raises:
@@ -83,7 +89,7 @@ class Session:
         """
         from versionfs.repo import Store
 
-        settings = self.settings_for(mount_store)
+        settings = self.settings_for(mount_store, state)
         try:
             return Store.open(settings)
         except NotFoundError as error:
@@ -137,6 +143,10 @@ class Session:
             if message != raised:
                 self.warn(message)
         self.logged.clear()
+
+    def note(self, message: str) -> None:
+        """Writes a line on standard error that is neither result nor warning."""
+        click.echo(f"versionfs: {one_line(message)}", err=True)
 
     def warn(self, message: str) -> None:
         """Writes a warning line on standard error."""

@@ -1,8 +1,9 @@
 """What a SPEC argument stands for: a SPEC as written, a short one, or a path inside a mount.
 
-A mount answers two extended attributes on each directory: ``user.versionfs.ref``, the SPEC that the
-directory shows (empty at a root that shows all repositories), and ``user.versionfs.store``, the
-store it is of. That is all the command line needs to know where it stands; no registry is read.
+A mount answers extended attributes on each directory: ``user.versionfs.ref``, the SPEC that the
+directory shows (empty at a root that shows all repositories), ``user.versionfs.store``, the store
+it is of, and in a branch folder that can be written ``user.versionfs.state``, where its changes are
+kept. That is all the command line needs to know where it stands; no registry is read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import stat
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from versionfs.errors import InvalidInputError, MountError, NotFoundError
+from versionfs.errors import InvalidInputError, MountError, NotFoundError, ReadOnlyError
 from versionfs.repo.spec import (
     DEFAULT_BRANCH,
     TIME,
@@ -31,17 +32,22 @@ if TYPE_CHECKING:
 
 REF_ATTRIBUTE: Final = "user.versionfs.ref"
 STORE_ATTRIBUTE: Final = "user.versionfs.store"
+STATE_ATTRIBUTE: Final = "user.versionfs.state"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What an argument names. ``spec`` None is the whole store.
 
-    ``store`` is the store of the mount that said so; None means the session's.
+    ``store`` is the store of the mount that said so; None means the session's. ``state`` likewise
+    is where that keeps the changes of its branches. ``is_workspace`` says that it was named by a
+    path in a branch folder that can be written, or is the current directory and such a one.
     """
 
     spec: Spec | None
     store: str | None = None
+    state: str | None = None
+    is_workspace: bool = False
 
 
 def read_target(session: Session, text: str | None) -> Target:
@@ -76,8 +82,8 @@ def read_target(session: Session, text: str | None) -> Target:
                 f"{text!r} names no repository, and the current directory is not one in a mount",
                 hint=f"write REPO{text}",
             )
-        return Target(relative_spec(text, here.spec), here.store)
-    return Target(parse_spec(text), here_store(session))
+        return replace(here, spec=relative_spec(text, here.spec), is_workspace=False)
+    return _named(session, text)
 
 
 def read_name(session: Session, text: str | None) -> Target:
@@ -88,7 +94,92 @@ def read_name(session: Session, text: str | None) -> Target:
     """
     if text is None or is_short(text) or _is_path(text):
         return read_target(session, text)
-    return Target(parse_spec(text), here_store(session))
+    return _named(session, text)
+
+
+def read_branch(session: Session, text: str | None, usage: str) -> Target:
+    """Returns the branch that an argument names, for what changes its workspace.
+
+    A path in the branch is left out where the current directory or a path says it.
+
+    Raises:
+        ReadOnlyError: it is a version of the past.
+        InvalidInputError: it is no branch, or a SPEC with a path.
+    """
+    target = read_target(session, text)
+    spec = required(target, usage)
+    if spec.revision is not None:
+        raise ReadOnlyError(
+            f"{format_spec(spec)} is a version of the past, which never changes",
+            hint="go to a branch folder, or name a branch: REPO[/BRANCH]",
+        )
+    named = text is not None and _shown_by(text) is None
+    if named and spec.path:
+        raise InvalidInputError(
+            f"{format_spec(spec)} is not a branch", hint=f"leave out the :PATH; {usage}"
+        )
+    if not named and spec.branch is None:
+        raise InvalidInputError(
+            f"{text or 'the current directory'} is the repository {spec.repository}, not a branch",
+            hint=f"name the branch: {spec.repository}/BRANCH",
+        )
+    branch = spec.branch or DEFAULT_BRANCH
+    return replace(target, spec=replace(spec, branch=branch))
+
+
+def read_path(session: Session, text: str) -> Target:
+    """Returns what a PATH to restore says; nothing needs to be there any more.
+
+    In a branch folder that can be written it is a path of that, but for ``:PATH`` (from the top of
+    the branch), and for a SPEC with a colon that is not the name of anything.
+
+    Raises:
+        InvalidInputError: it is none, or in no branch.
+        ReadOnlyError: it is of a version of the past.
+    """
+    usage = "versionfs restore PATH..., in a branch folder, or REPO[/BRANCH]:PATH..."
+    if text.startswith(":"):
+        target = read_target(session, text)
+    elif ":" in text and not _is_path(text) and not os.path.lexists(text):
+        target = _named(session, text)
+    else:
+        target = _lost_path(text) or _named(session, text)
+    spec = required(target, usage)
+    if spec.revision is not None:
+        raise ReadOnlyError(f"{format_spec(spec)} is a version of the past, which never changes")
+    if not spec.path and not target.is_workspace:
+        raise InvalidInputError(f"{text} names no path", hint=f"{usage}; or --all of a branch")
+    return replace(target, spec=replace(spec, branch=spec.branch or DEFAULT_BRANCH))
+
+
+def _lost_path(text: str) -> Target | None:
+    """Returns what a path in a mount shows or showed: it ends in names that may be gone."""
+    shown = _shown_by(text)
+    if shown is not None:
+        return shown
+    parent, lost = os.path.normpath(text), []
+    while True:
+        parent, name = os.path.split(parent)
+        lost.append(name)
+        found = _shown_by_directory(parent or ".")
+        if found is not None and found.spec is not None:
+            spec = found.spec
+            if spec.branch is None and spec.revision is None:
+                return None
+            path = b"/".join(filter(None, (spec.path, *map(os.fsencode, reversed(lost)))))
+            return replace(found, spec=replace(spec, path=path))
+        if parent in ("", "/") or os.path.isdir(parent):
+            return None
+
+
+def _named(session: Session, text: str) -> Target:
+    """Returns what a whole SPEC names: in the store of the current directory's mount, if any."""
+    if session.explicit_store:
+        return Target(parse_spec(text))
+    here = _shown_by(".")
+    if here is None:
+        return Target(parse_spec(text))
+    return replace(here, spec=parse_spec(text), is_workspace=False)
 
 
 def here_store(session: Session) -> str | None:
@@ -229,7 +320,12 @@ def _shown_by_directory(path: str) -> Target | None:
         store = os.fsdecode(os.getxattr(path, STORE_ATTRIBUTE)) or None
     except OSError:
         store = None
-    return Target(parse_spec(os.fsdecode(ref)) if ref else None, store)
+    try:
+        state = os.fsdecode(os.getxattr(path, STATE_ATTRIBUTE)) or None
+    except OSError:
+        state = None
+    spec = parse_spec(os.fsdecode(ref)) if ref else None
+    return Target(spec, store, state, is_workspace=state is not None)
 
 
 def _raise_if_dead(path: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from versionfs.cli.formats import full_mode, kind_name, local_time, text_of
-from versionfs.types import Kind
+from versionfs.types import NO_ID, Kind
 
 if TYPE_CHECKING:
     from versionfs.repo import Repository
@@ -49,6 +49,8 @@ def commit_json(commit: Commit, names: Decorations | None = None) -> dict[str, A
 
 def entry_json(entry: Entry, path: bytes | None = None) -> dict[str, Any]:
     """Returns an entry for --json; ``path`` is added where the name alone does not place it."""
+    # What was written in a workspace has no id before it is committed.
+    is_unknown = entry.kind == Kind.FILE and entry.size > 0 and entry.content == NO_ID
     value: dict[str, Any] = {
         "name": text_of(entry.name),
         "kind": kind_name(entry.kind),
@@ -58,7 +60,7 @@ def entry_json(entry: Entry, path: bytes | None = None) -> dict[str, Any]:
         "mtime_ns": entry.mtime_ns,
         "uid": entry.uid,
         "gid": entry.gid,
-        "id": entry.content.hex() if entry.kind != Kind.SYMLINK else None,
+        "id": None if entry.kind == Kind.SYMLINK or is_unknown else entry.content.hex(),
     }
     if path is not None:
         value["path"] = text_of(path)
