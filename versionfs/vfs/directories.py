@@ -109,8 +109,10 @@ class Directories:
                 # The lookup that ``intern`` counted is not one, or is counted when it is tried
                 # again.
                 self.inodes.forget(number, 1)
+                self.leaves.sweep(leaf_number)
                 raise
             if same_file(leaf, index, other, other_index):
+                self.leaves.sweep(leaf_number)
                 break
             # Two files with one hash: this one gets the next number that is free or its own.
             self.inodes.forget(number, 1)
