@@ -243,6 +243,9 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
     Raises:
         StorageError: the store cannot be read; it stays unknown.
     """
+    if not workspace.is_swept:
+        workspace.is_swept = True
+        yield workspace.files.sweep()
     value = workspace.records.get(PENDING_KEY)
     if value is None:
         return

@@ -40,7 +40,7 @@ class Files:
         self._opens: Counter[int] = Counter()
         reserved = records.get(NEXT_LAYER_KEY)
         self._next_layer = 1 if reserved is None else int.from_bytes(reserved, "little")
-        self._reserved = self._next_layer
+        self._reserved = self._first_layer = self._next_layer
         self._frozen_below = 0
         self._doomed: list[int] = []
 
@@ -270,6 +270,30 @@ class Files:
         doomed, self._doomed = self._doomed, []
         for layer in doomed:
             forget_layer(self._records, self._records.staging, layer)
+
+    def sweep(self) -> Callable[[], int]:
+        """Returns the work of removing layers that no record names, as a kill may leave.
+
+        For a thread, at any time; it returns how many it removed.
+        """
+        records, staging, before = self._records, self._records.staging, self._first_layer
+        used = {layer.id for inode in self._names.orphans.values() for layer in inode.layers}
+        used.update(self._doomed)
+        frozen = records.frozen()
+
+        def work() -> int:
+            if frozen is None:
+                return 0
+            with frozen:
+                for key, value in frozen.scan(b"i"):
+                    inode = Inode.decode(int.from_bytes(key[1:], "big"), value)
+                    used.update(layer.id for layer in inode.layers)
+            strays = [layer for layer in staging.layers() if layer < before and layer not in used]
+            for layer in strays:
+                forget_layer(records, staging, layer)
+            return len(strays)
+
+        return work
 
     def forget(self, number: int) -> None:
         """Forgets what is in memory of a file whose record has changed."""

@@ -96,6 +96,8 @@ class Workspace:
         self.clock = Clock()
         self.files = Files(self.names, self.records, store.contents)
         self.overlay = Overlay(self.names, self.clock, self.files)
+        self.is_swept = not self.records.exists
+        """Whether what a kill may have left was removed, or nothing can be left."""
         pending = self.records.get(PENDING_KEY)
         if pending is not None:
             # Killed while it committed: what belongs to that commit stays as it is until it is
