@@ -32,7 +32,8 @@ class Settings:
 
     ``store`` is a path or a URL. ``home`` is the folder that moves everything, when one is set.
     ``default_store`` says that nobody named a store: only such a one may come into being by
-    itself. ``node_cache_bytes`` and ``block_cache_bytes`` bound the memory of readers.
+    itself. ``node_cache_bytes`` and ``block_cache_bytes`` bound the memory of readers,
+    ``workspace_bytes`` the disk that the changes of one branch may take (None: no bound).
 
     The rest is for stores behind a network: ``cache_bytes`` bounds the disk cache (None: 20 GiB or
     a tenth of the disk, whichever is less), ``timeout_seconds`` all attempts at one operation,
@@ -49,6 +50,7 @@ class Settings:
     compression_level: int = 3
     node_cache_bytes: int = 32 * _MIB
     block_cache_bytes: int = 64 * _MIB
+    workspace_bytes: int | None = None
     cache_bytes: int | None = None
     timeout_seconds: float = 60.0
     refresh_seconds: float = 5.0
@@ -65,7 +67,7 @@ _RANGES: Final = {
     "s3_connections": (1, 256),
 }
 _SECONDS: Final = {"timeout": (0.1, 86_400), "refresh": (0.1, 86_400)}
-_SIZES: Final = {"cache_size": _MIB}
+_SIZES: Final = {"cache_size": _MIB, "workspace_bytes": _MIB}
 _TEXTS: Final = ("store", "cache_dir", "state_dir", "author", "s3_endpoint")
 _VARIABLES: Final = {
     "s3_endpoint": "VERSIONFS_S3_ENDPOINT",
@@ -122,6 +124,8 @@ def load_settings(
     numbers |= {f"{key}_seconds": float(values[key]) for key in _SECONDS if key in values}
     if "cache_size" in values:
         numbers["cache_bytes"] = _bytes(values["cache_size"])
+    if "workspace_bytes" in values:
+        numbers["workspace_bytes"] = _bytes(values["workspace_bytes"])
     return Settings(
         store=chosen,
         home=home_path,

@@ -62,7 +62,9 @@ def shown_stat(found: os.stat_result) -> tuple[Any, ...]:
     """What two folders must agree on. A directory's size and links are each file system's own."""
     kind = stat.S_IFMT(found.st_mode)
     owners = (found.st_uid, found.st_gid) if os.geteuid() == 0 else ()
-    common = (kind, oct(stat.S_IMODE(found.st_mode)), *owners, shown_time(found.st_mtime_ns))
+    # Of a fifo the kernel itself keeps the times, and not on FUSE.
+    time = "fifo" if kind == stat.S_IFIFO else shown_time(found.st_mtime_ns)
+    common = (kind, oct(stat.S_IMODE(found.st_mode)), *owners, time)
     if kind == stat.S_IFDIR:
         return common
     return (*common, found.st_nlink, found.st_size, found.st_rdev)
