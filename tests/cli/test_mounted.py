@@ -85,7 +85,8 @@ def test_the_current_directory_is_the_spec(mounted):
     assert cli.ok("ls", cwd=data / "photos" / "main@~1" / "sub").lines == ["b.bin"]
     assert [row[5] for row in cli.ok("log", cwd=main).rows] == ["second", "first"]
     assert cli.ok("show", "--json", cwd=data / "photos" / "@v1").json["number"] == 1
-    assert cli.ok("diff", cwd=main).rows[0] == ["M", "6", "15", "a.txt"]
+    assert cli.ok("diff", cwd=main).rows == []
+    assert cli.ok("diff", "@head", cwd=main).rows[0] == ["M", "6", "15", "a.txt"]
     assert [row[0] for row in cli.ok("branch", cwd=main).rows] == ["dev", "main"]
     assert [row[0] for row in cli.ok("tag", cwd=main).rows] == ["v1"]
 

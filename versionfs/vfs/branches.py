@@ -43,6 +43,8 @@ class Branch:
         self._bits = BRANCH_BIT | slot << _SLOT_SHIFT
         self.is_owner_kept = owner.fixed is None
         self.is_committing = False
+        self.is_gone = False
+        """Whether the branch was deleted, when the refs were looked at last."""
 
     def number(self, local: int) -> int:
         """Returns the mount's number for one of the workspace's."""
@@ -84,15 +86,27 @@ class Branches:
         return self._slots[number >> _SLOT_SHIFT & _SLOT_MASK], number & _LOCAL_MASK
 
     def steps(
-        self, repository: str | None, heads: Mapping[tuple[str, str], Commit]
+        self, repository: str | None, heads: Mapping[tuple[str, str], Commit | None]
     ) -> Iterator[Step]:
-        """Moves the folders without changes to the heads of their branches; see ``Refresh``."""
+        """Moves the folders without changes to the heads of their branches; see ``Refresh``.
+
+        A branch whose head is None was deleted. Its name goes; what is open in it stays.
+        """
         for branch in self:
             if repository not in (None, branch.repository):
                 continue
-            head = heads.get((branch.repository, branch.name))
+            key = branch.repository, branch.name
+            if key not in heads:
+                continue
+            head = heads[key]
+            if head is None:
+                if not branch.is_gone and branch.parent:
+                    yield [Invalidation(branch.parent, branch.name.encode())]
+                branch.is_gone = True
+                continue
+            branch.is_gone = False
             workspace = branch.workspace
-            if head is None or head.ref == workspace.base.ref or not workspace.is_clean:
+            if head.ref == workspace.base.ref or not workspace.is_clean:
                 continue
             if not branch.is_committing:
                 yield from self.invalidations(branch, workspace.follow(head))

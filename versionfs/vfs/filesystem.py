@@ -394,14 +394,12 @@ class FileSystem:
         if branches is None:
             return _nothing, tuple
         names = [(branch.repository, branch.name) for branch in branches]
-        heads: dict[tuple[str, str], Commit] = {}
+        heads: dict[tuple[str, str], Commit | None] = {}
 
         def find() -> None:
             for key in names:
                 if repository in (None, key[0]):
-                    commit = self._namespace.resolver.component(*key)
-                    if commit is not None:
-                        heads[key] = commit
+                    heads[key] = self._namespace.resolver.component(*key)
 
         return find, partial(branches.steps, repository, heads)
 
