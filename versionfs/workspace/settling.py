@@ -59,13 +59,24 @@ class PlannedDirectory(NamedTuple):
     names: list[PlannedName]
 
 
+class Cut(NamedTuple):
+    """Where a commit was cut: the sequence of its last change, and the layers that belong to it.
+
+    Layers from the number ``frozen_below`` on came after it.
+    """
+
+    sequence: int
+    frozen_below: int
+
+
 def plan(
-    trees: Trees, frozen: FrozenTable, frozen_below: int, root: Entry, number: int = ROOT
+    trees: Trees, frozen: FrozenTable, cut: Cut, root: Entry, number: int = ROOT
 ) -> Iterator[PlannedDirectory]:
     """Yields the directories that have records, what is below each before it.
 
-    ``frozen`` is of the cut or later; layers from ``frozen_below`` on came after it. Blocks on the
-    store: for a thread.
+    ``frozen`` is of the cut or later: a name that came to mean something after the cut is not what
+    the commit has there, so it is left as it is, with all below it. Blocks on the store: for a
+    thread.
     """
     prefix = names_prefix(number)
     names = []
@@ -73,6 +84,8 @@ def plan(
     for key, value in frozen.scan(prefix):
         name = key[len(prefix) :]
         child, sequence = decode_name(value)
+        if sequence > cut.sequence:
+            continue
         found = _find(trees, base, name)
         layer = 0
         record = None if child == WHITEOUT else frozen.get(inode_key(child))
@@ -80,8 +93,8 @@ def plan(
             inode = Inode.decode(child, record)
             if inode.is_dir and found is not None and found.is_dir:
                 entry = found.leaf.entry(found.position)
-                yield from plan(trees, frozen, frozen_below, entry, child)
-            layer = next((own.id for own in inode.layers if own.id < frozen_below), 0)
+                yield from plan(trees, frozen, cut, entry, child)
+            layer = next((own.id for own in inode.layers if own.id < cut.frozen_below), 0)
         names.append(PlannedName(name, child, sequence, layer, found))
     yield PlannedDirectory(number, base, names)
 
@@ -101,8 +114,7 @@ class Settling:
         self,
         workspace: Workspace,
         frozen: FrozenTable,
-        sequence: int,
-        frozen_below: int,
+        cut: Cut,
         commit: Commit,
     ) -> None:
         """Makes it ready.
@@ -110,20 +122,18 @@ class Settling:
         Args:
             workspace: what was committed.
             frozen: its records at the cut, or later.
-            sequence: that of the last change before the cut.
-            frozen_below: layers from this number on came after the cut.
+            cut: where it was cut.
             commit: what is the base now.
         """
         self._workspace = workspace
         self._names = workspace.names
         self._frozen = frozen
-        self._sequence = sequence
-        self._frozen_below = frozen_below
+        self._cut = cut
         self._commit = commit
 
     def steps(self, *, merged: bool) -> Generator[Step, None, None]:
         """Settles, step by step; ``merged`` says whether the commit has changes of others too."""
-        planned = plan(self._names.trees, self._frozen, self._frozen_below, self._commit.root)
+        planned = plan(self._names.trees, self._frozen, self._cut, self._commit.root)
         batch: list[PlannedDirectory] = []
 
         def fetch() -> None:
@@ -196,8 +206,7 @@ class Settling:
         names = self._names
         if (
             item.found is None
-            or item.sequence > self._sequence
-            or inode.sequence > self._sequence
+            or inode.sequence > self._cut.sequence
             or item.number in names.unsaved
             or (item.number in names.lookups and parent not in names.folders)
         ):

@@ -134,7 +134,9 @@ class Staging:
         """Removes a layer; no error when there is none. Calls under way on it still finish."""
         path = self.path(layer)
         with contextlib.suppress(FileNotFoundError):
+            freed = 0 if self._quota is None else self.status(layer).allocated
             path.unlink()
+            self._charge(-freed)
         with self._lock:  # Last: else a reader could open it again just before.
             self._open.pop(layer, None)
             if path != self.path(layer):  # The folder was moved meanwhile.

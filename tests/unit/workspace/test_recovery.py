@@ -106,6 +106,56 @@ def test_a_killed_commit_whose_ref_moved_is_the_workspaces_own(
         store.close()
 
 
+def test_names_that_changed_after_a_killed_cut_are_not_the_commits(
+    store: Store, tmp_path: Path
+) -> None:
+    """A file and a folder that took names of others after the cut keep what is in them."""
+    store.close()
+    killed(
+        tmp_path / "home",
+        """
+        o = workspace.overlay
+        for name in (b"d", b"e"):
+            d = o.make(1, name, stat.S_IFDIR | 0o755, 0, 0)
+            n = o.make(d, b"in", stat.S_IFREG | 0o644, 0, 0)
+            workspace.files.write(begin, n, 0, b"in " + name)
+        write(b"a", 0, b"FIRST")
+        write(b"b", 0, b"SECOND")
+        one = Committing(workspace, CommitRequest("set", "main", "killed", "test"))
+        one.cut()
+        o.rename(1, b"a", 1, b"b")
+        o.rename(1, b"d", 1, b"a")
+        o.rename(1, b"e", 1, b"d")
+        one.publish()
+        """,
+    )
+    store = Store.open(store.settings)
+    try:
+        workspace = opened(store)
+        try:
+            recover_now(workspace, "set", "main")
+
+            def check() -> None:
+                assert text(workspace, b"b") == b"FIRST"
+                for name, inside in ((b"a", b"in d"), (b"d", b"in e")):
+                    found = workspace.lookup(1, name)
+                    assert found is not None
+                    file = workspace.lookup(found.number, b"in")
+                    assert file is not None
+                    assert workspace.files.read(file.number, 0, 100) == inside
+                assert workspace.lookup(1, b"e") is None
+
+            check()
+            result = commit(workspace, CommitRequest("set", "main", "next", "test"))
+            assert result.commit is not None
+            assert not result.merged
+            check()
+        finally:
+            workspace.close()
+    finally:
+        store.close()
+
+
 def test_a_killed_commit_whose_ref_did_not_move_never_was(store: Store, tmp_path: Path) -> None:
     before = head(store)
     store.close()

@@ -163,3 +163,35 @@ def test_whatever_else_lies_in_the_folder_is_no_layer(staging, tmp_path):
     for name in ("05/notes", "05/0000000000000006", "readme", "05/5"):
         (tmp_path / "staging" / name).write_bytes(b"")
     assert list(staging.layers()) == [5]
+
+
+def test_a_quota_counts_what_the_layers_take(tmp_path):
+    staging = Staging(tmp_path / "staging", quota_bytes=1 << 20)
+    staging.create(1)
+    staging.write(1, 0, b"x" * 900_000)
+    staging.create(2, 1 << 30)
+    with pytest.raises(OSError, match="quota") as caught:
+        staging.write(2, 5_000, b"x" * 200_000)
+    assert caught.value.errno == errno.EDQUOT
+    assert staging.status(2).allocated == 0
+    assert staging.write(1, 100, b"y" * 500_000) == 500_000
+    staging.truncate(1, 500_000)
+    assert staging.write(2, 5_000, b"x" * 200_000) == 200_000
+    staging.close()
+    again = Staging(tmp_path / "staging", quota_bytes=1 << 20)
+    with pytest.raises(OSError, match="quota"):
+        again.write(2, 1_000_000, b"x" * 500_000)
+    again.remove(1)
+    assert again.write(2, 1_000_000, b"x" * 500_000) == 500_000
+    again.close()
+
+
+def test_the_status_of_a_layer_takes_no_descriptor(tmp_path):
+    staging = Staging(tmp_path / "staging", descriptors=1)
+    for layer in (1, 2):
+        staging.create(layer)
+        staging.write(layer, 0, b"x" * layer)
+    before = len(os.listdir("/proc/self/fd"))
+    assert [staging.status(layer).size for layer in (1, 2, 1)] == [1, 2, 1]
+    assert len(os.listdir("/proc/self/fd")) == before
+    staging.close()
