@@ -206,7 +206,9 @@ class Committing:
                 yield from workspace.follow(result.head)
             return
         if result.commit is not None or result.head.ref != self._base.ref:
-            settling = Settling(workspace, frozen, self._sequence, self._frozen_below, result.head)
+            settling = Settling(
+                workspace, frozen, Cut(self._sequence, self._frozen_below), result.head
+            )
             yield from settling.steps(merged=result.merged)
 
     def end(self) -> None:
@@ -270,7 +272,9 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
         frozen = workspace.records.frozen()
         assert frozen is not None
         with frozen:
-            settling = Settling(workspace, frozen, pending.sequence, pending.frozen_below, found[0])
+            settling = Settling(
+                workspace, frozen, Cut(pending.sequence, pending.frozen_below), found[0]
+            )
             yield from settling.steps(merged=True)
     else:
         workspace.records.apply([(PENDING_KEY, None)])
