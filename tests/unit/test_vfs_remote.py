@@ -15,7 +15,7 @@ from tests.support.unreachable import link_of, remote_store
 from versionfs.errors import CorruptionError, VersionFSError
 from versionfs.objectstore import WouldBlock, may_block, never_blocking
 from versionfs.repo import Store
-from versionfs.vfs import FileSystem, Owner
+from versionfs.vfs import Attributes, FileSystem, Owner
 
 ROOT = 1
 MANY = 3000
@@ -74,7 +74,7 @@ class Kernel:
         raise AssertionError("it never answers")
 
     def lookup(self, parent: int, name: bytes) -> int:
-        found = self.ask(self.fs.lookup, parent, name).attributes
+        found: Attributes | None = self.ask(self.fs.lookup, parent, name).attributes
         if found is None:
             raise FileNotFoundError(name)
         self._count(found.number)

@@ -13,8 +13,6 @@ is not in memory. Writes go to the store, always.
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import math
 import threading
 import time
@@ -22,15 +20,13 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
 from versionfs.errors import ConflictError, NotFoundError, StorageTransientError, VersionFSError
 from versionfs.index import KnownRefs
 from versionfs.objectstore import ObjectInfo, ObjectStore, Version, WouldBlock, may_block
-
-log = logging.getLogger(__name__)
+from versionfs.repo.lastseen import Found, LastSeen
 
 ROOT: Final = "repos/"
 MARKER: Final = "repo.json"
@@ -42,13 +38,10 @@ _LISTED: Final = 16
 """More refs in use than this are looked at by listing them, which costs one request in all."""
 _BRIEF_SECONDS: Final = 1.0
 """How long a listing, or that a name is not there, is believed: nothing would tell of a change."""
-_DOWN_SECONDS: Final = 5.0
-"""How long a store that could not be reached is not asked for what is known anyway."""
 _KEPT: Final = 20_000
 """Values kept in memory: under 10 MB."""
 
 _T = TypeVar("_T")
-Found = tuple[bytes, Version]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +58,7 @@ class RefCache:
 
     def __init__(self, objects: ObjectStore, known: KnownRefs) -> None:
         self._objects = objects
-        self._known = known
+        self._seen = LastSeen(objects.url, known)
         self._holds = False
         self._values: OrderedDict[str, _Value] = OrderedDict()
         self._listings: dict[str, tuple[list[str], float]] = {}
@@ -73,8 +66,6 @@ class RefCache:
         self._moved: set[str] = set()
         self._changes: defaultdict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
-        self._down_since = 0.0
-        self._told = False
 
     def hold(self) -> None:
         """Lets values be believed until :meth:`poll` finds that they changed; for mounts.
@@ -146,23 +137,18 @@ class RefCache:
     def _ask(self, key: str) -> Found | None:
         """Returns what the store has now, or, when it cannot be reached, what it had."""
         asked = time.monotonic()
-        found, is_new = self._answer(
+        found, is_new = self._seen.answer(
             partial(_or_none, partial(self._objects.read, key)), partial(self._recall, key)
         )
         if is_new:
-            self._remember(key, found)
+            self._seen.keep(key, found)
         self._keep(key, found, asked)
         return found
 
     def _recall(self, key: str) -> tuple[Found | None, int] | None:
-        """Returns what a key had when it was seen last (None: nothing), and when."""
-        known = self._remembered(key)
-        if known is not None:
-            return (known[0], Version(known[1])), known[2]
-        folder, _, name = key.rpartition("/")
-        listed = self._remembered(folder + "/")
-        if listed is not None and name not in json.loads(listed[0]):
-            return None, listed[2]
+        seen = self._seen.value(key)
+        if seen is not None:
+            return seen
         with self._lock:
             value = self._values.get(key)
         return None if value is None else (value.found, time.time_ns())
@@ -192,14 +178,10 @@ class RefCache:
         return self._list(key, ask)
 
     def _list(self, key: str, ask: Callable[[], list[str]]) -> list[str]:
-        def recall() -> tuple[list[str], int] | None:
-            known = self._remembered(key)
-            return None if known is None else (json.loads(known[0]), known[2])
-
         asked = time.monotonic()
-        found, is_new = self._answer(ask, recall)
+        found, is_new = self._seen.answer(ask, partial(self._seen.names, key))
         if is_new:
-            self._remember_names(key, found)
+            self._seen.keep_names(key, found)
         if self._holds:
             with self._lock:
                 before, _ = self._listings.get(key, (found, 0.0))
@@ -227,7 +209,7 @@ class RefCache:
                     self._ask(key)
             raise
         if not self._objects.is_local:
-            self._remember(key, (data, version))
+            self._seen.keep(key, (data, version))
             self._keep(key, (data, version), time.monotonic())
         return version
 
@@ -235,7 +217,7 @@ class RefCache:
         """See ``ObjectStore.remove``."""
         self._objects.remove(key, expected)
         if not self._objects.is_local:
-            self._remember(key, None)
+            self._seen.keep(key, None)
             self._keep(key, None, time.monotonic())
 
     # -- what moves ------------------------------------------------------------------------------
@@ -266,10 +248,10 @@ class RefCache:
         try:
             _parallel(lambda look: look(), work)
         except StorageTransientError as error:
-            self._lost(None, error)
+            self._seen.lost(error)
             raise
         if work:
-            self._reached()
+            self._seen.reached()
         with self._lock:
             moved = {name for name in self._moved if repository in (None, name)}
             self._moved -= moved
@@ -288,7 +270,7 @@ class RefCache:
         else:
             if changed is None:
                 return
-        self._remember(key, changed)
+        self._seen.keep(key, changed)
         self._keep(key, changed, asked)
 
     def _look_at_all(self, prefix: str, keys: list[str]) -> None:
@@ -299,7 +281,7 @@ class RefCache:
         changed = []
         for key in keys:
             if key not in now:
-                self._remember(key, None)
+                self._seen.keep(key, None)
                 self._keep(key, None, asked)
             elif before.get(key) != now[key]:
                 changed.append(key)
@@ -317,39 +299,27 @@ class RefCache:
         """
         if repository is None:
             repositories = _repositories(self._objects.list(ROOT))
+            self._seen.keep_names(ROOT, repositories)
         else:
-            self._objects.size(f"{ROOT}{repository}/{MARKER}")
+            self._objects.size(_marker(repository))
             repositories = [repository]
-        self._remember_names(ROOT, repositories)
         prefixes = [f"{ROOT}{name}/{kind}/" for name in repositories for kind in KINDS]
-        keys: list[str] = []
         listed = _parallel(lambda prefix: _names(prefix, self._objects.list(prefix)), prefixes)
+        keys = [_marker(name) for name in repositories]
         for prefix, names in zip(prefixes, listed, strict=True):
-            self._remember_names(prefix, names)
+            self._seen.keep_names(prefix, names)
             keys += [prefix + name for name in names]
         values = _parallel(lambda key: _or_none(partial(self._objects.read, key)), keys)
-        self._reached()
+        self._seen.reached()
         now = dict(zip(keys, values, strict=True))
-        before = self._seen(ROOT if repository is None else f"{ROOT}{repository}/")
+        before = self._seen.values_below(ROOT if repository is None else f"{ROOT}{repository}/")
         changed: dict[str, tuple[bytes | None, bytes | None]] = {}
         for key in sorted({*before, *now}):
             found = now.get(key)
-            if _data(found) != before.get(key):
+            if key.count("/") == 3 and _data(found) != before.get(key):
                 changed[key] = before.get(key), _data(found)
-            self._remember(key, found)
+            self._seen.keep(key, found)
         return changed
-
-    def _seen(self, prefix: str) -> dict[str, bytes]:
-        """Returns the refs below a prefix as this machine saw them last."""
-        try:
-            known = self._known.below(prefix)
-        except VersionFSError:
-            return {}
-        return {
-            key: value.value
-            for key, value in known.items()
-            if not key.endswith("/") and key.count("/") == 3 and key.split("/")[2] in KINDS
-        }
 
     # -- what is held ----------------------------------------------------------------------------
 
@@ -373,65 +343,9 @@ class RefCache:
             if old.found is not None:
                 self._moved.add(name)
 
-    def _remember(self, key: str, found: Found | None) -> None:
-        with contextlib.suppress(VersionFSError):  # The index is a cache.
-            if found is None:
-                self._known.remove(key)
-            else:
-                self._known.put(key, *found)
 
-    def _remember_names(self, prefix: str, names: list[str]) -> None:
-        self._remember(prefix, (json.dumps(names).encode(), Version("")))
-
-    def _remembered(self, key: str) -> tuple[bytes, str, int] | None:
-        with contextlib.suppress(VersionFSError):
-            return self._known.get(key)
-        return None
-
-    # -- a store that cannot be reached ----------------------------------------------------------
-
-    def _answer(
-        self, ask: Callable[[], _T], recall: Callable[[], tuple[_T, int] | None]
-    ) -> tuple[_T, bool]:
-        """Asks the store; when it cannot be reached, answers what was seen last, if anything.
-
-        Also tells whether it is the store that answered.
-        """
-        if self._down_since and time.monotonic() - self._down_since < _DOWN_SECONDS:
-            seen = recall()
-            if seen is not None:
-                return seen[0], False
-        try:
-            result = ask()
-        except StorageTransientError as error:
-            seen = recall()
-            self._lost(None if seen is None else seen[1], error)
-            if seen is None:
-                raise
-            return seen[0], False
-        self._reached()
-        return result, True
-
-    def _lost(self, seen_ns: int | None, error: StorageTransientError) -> None:
-        """Notes that the store cannot be reached; says so once, if somebody is served yet."""
-        self._down_since = time.monotonic()
-        if self._told or (seen_ns is None and not self._holds):
-            return
-        self._told = True
-        when = ""
-        if seen_ns is not None:
-            moment = datetime.fromtimestamp(seen_ns // 1_000_000_000).astimezone()
-            when = f" at {moment:%Y-%m-%d %H:%M:%S}"
-        log.warning(
-            "%s cannot be reached; showing what was last seen%s (%s)",
-            self._objects.url, when, error.message,
-        )  # fmt: skip
-
-    def _reached(self) -> None:
-        self._down_since = 0.0
-        if self._told:
-            self._told = False
-            log.info("%s can be reached again", self._objects.url)
+def _marker(repository: str) -> str:
+    return f"{ROOT}{repository}/{MARKER}"
 
 
 def _repository(key: str) -> str:

@@ -12,7 +12,7 @@ from tests.mount.support import commit, settings_at
 from tests.support.unreachable import link_of, remote_store
 from versionfs.errors import ConflictError, NotFoundError, StorageTransientError
 from versionfs.objectstore import WouldBlock, never_blocking
-from versionfs.repo import RefKind, Store, refcache
+from versionfs.repo import RefKind, Store, lastseen, refcache
 
 REF = "repos/photos/branches/main"
 
@@ -114,7 +114,7 @@ def test_another_process_knows_what_was_seen(store: Store, folder: Path, tmp_pat
 def test_a_store_that_is_back_is_asked_again(
     origin: Store, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(refcache, "_DOWN_SECONDS", 0.0)
+    monkeypatch.setattr(lastseen, "_DOWN_SECONDS", 0.0)
     short_of(store)
     link_of(store).down = True
     short_of(store)
@@ -338,6 +338,17 @@ def test_look_tells_what_moved_since_this_machine_looked(origin: Store, store: S
     link_of(store).down = True
     with pytest.raises(StorageTransientError):
         store.refcache.look()
+
+
+def test_what_a_look_saw_is_known_without_network(origin: Store, store: Store) -> None:
+    made = commit(origin, {b"a": b"2"}, repository="texts")
+    store.refcache.look()
+    store.refcache.look("photos")
+    link_of(store).down = True
+    assert store.repositories() == ["photos", "texts"]
+    assert store.repository("texts").branch("main").commit == made.ref
+    with pytest.raises(NotFoundError):
+        store.repository("texts").branch("dev")
 
 
 def test_a_local_store_is_asked_each_time(origin: Store) -> None:
