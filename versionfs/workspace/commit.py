@@ -205,11 +205,9 @@ class Committing:
             if result.head.ref != self._base.ref:
                 yield from workspace.follow(result.head)
             return
-        if result.commit is not None or result.head.ref != self._base.ref:
-            settling = Settling(
-                workspace, frozen, Cut(self._sequence, self._frozen_below), result.head
-            )
-            yield from settling.steps(merged=result.merged)
+        # Without a commit as well: what was written as it had been is no change any more.
+        settling = Settling(workspace, frozen, Cut(self._sequence, self._frozen_below), result.head)
+        yield from settling.steps(merged=result.merged)
 
     def end(self) -> None:
         """Ends it, whatever came of it: what was kept for the commit is let go of."""
