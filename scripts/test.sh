@@ -12,7 +12,7 @@ cd "$ROOT"
 
 # The system packages first: make_venv may be satisfied while a mount would not be.
 require_fuse
-require_commands getfattr=attr rsync=rsync sqlite3=sqlite3 git=git
+require_commands getfattr=attr rsync=rsync sqlite3=sqlite3 git=git make=make fio=fio dbench=dbench
 make_venv dev
 PATH=$VENV/bin:$PATH
 
