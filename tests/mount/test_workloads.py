@@ -105,9 +105,11 @@ def test_pip_installs_into_a_virtual_environment(world, top: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=top)
     python = top / "env/bin/python"
     run(
-        python,
+        sys.executable,
         "-m",
         "pip",
+        "--python",
+        python,
         "install",
         "-q",
         "--no-index",
