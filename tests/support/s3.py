@@ -51,6 +51,12 @@ class Machine(CommandLine):
             env=self.env | env,
         )
 
+    def run_quietly(self, *arguments: str | os.PathLike[str], **env: str) -> Result:
+        """Runs a command that may show a traceback, as it does with VERSIONFS_DEBUG=1."""
+        with self.start(*arguments, **env) as child:
+            raw, err = child.communicate(timeout=100)
+        return Result(child.returncode, raw.decode("latin-1"), err.decode("latin-1"), raw)
+
     def bring(self, target: str, *options: str, **files: bytes) -> str:
         """Imports files, by name; returns the id of the commit."""
         source = self.folder / "source"

@@ -166,10 +166,10 @@ class S3Requests:
             client: S3Client = session.client(
                 "s3", endpoint_url=self._settings.s3_endpoint, config=config
             )
-        except ValueError as error:
+        except ValueError:
             raise InvalidInputError(
                 f"the endpoint for {self.url} is not a URL", hint="write http://host:port"
-            ) from error
+            ) from None  # boto3 repeats it, and it may hold a password
         except Exception as error:
             translated = from_configuration(error, self.url)
             if translated is None:
