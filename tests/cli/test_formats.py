@@ -79,3 +79,12 @@ def test_starting_up_loads_nothing_heavy(arguments):
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
     )
     assert done.stderr == "[]\n"
+
+
+def test_managing_mounts_does_not_load_what_serves_them():
+    code = (
+        "import sys, versionfs.fuse, versionfs.cli.mounting;"
+        "print(sorted({'pyfuse3', 'trio', 'boto3'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
