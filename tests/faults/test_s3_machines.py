@@ -65,6 +65,7 @@ def settings_at(home: Path, server: S3Server, store: str) -> Settings:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("script", "count"), [(COMMITS, 200), (IMPORTS, 30)], ids=["commits", "imports"]
 )
@@ -94,7 +95,7 @@ def test_no_commit_of_two_machines_is_lost(
             children.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
     try:
         for child, who in zip(children, ("ada", "bob"), strict=True):
-            child.wait(110)
+            child.wait(300)
             lines = (tmp_path / f"{who}.log").read_text().splitlines()
             assert (child.returncode, len(lines)) == (0, count), lines[-20:]
             told += lines

@@ -20,7 +20,7 @@ from versionfs.repo import Store, write_commit
 from versionfs.tree import build_directory, directory_entry
 from versionfs.types import NO_STAMP, Entry, Kind
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 TOPS, FOLDERS, FILES = 10, 100, 1000
 SIZE = 100_000

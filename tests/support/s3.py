@@ -53,7 +53,7 @@ class Machine(CommandLine):
 
     def run_quietly(self, *arguments: str | os.PathLike[str], **env: str) -> Result:
         """Runs a command that may show a traceback, as it does with VERSIONFS_DEBUG=1."""
-        with self.start(*arguments, **env) as child:
+        with self.start(*arguments, stdin=subprocess.DEVNULL, **env) as child:
             raw, err = child.communicate(timeout=100)
         return Result(child.returncode, raw.decode("latin-1"), err.decode("latin-1"), raw)
 

@@ -7,6 +7,7 @@ limit: the kernel's table (/proc/self/mountinfo) tells what is mounted.
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import re
 import shutil
@@ -91,7 +92,7 @@ def check_requirements() -> None:
     """Checks what every mount needs of the machine.
 
     Raises:
-        MountError: /dev/fuse or fusermount3 is missing, or may not be used.
+        MountError: /dev/fuse, fusermount3 or pyfuse3 is missing, or may not be used.
     """
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
@@ -114,6 +115,12 @@ def check_requirements() -> None:
     if shutil.which("fusermount3") is None:
         raise MountError(
             "fusermount3 is not installed", hint="install it, for example `apt install fuse3`"
+        )
+    # Only looked for: the daemon imports it, and nobody else has to.
+    if importlib.util.find_spec("pyfuse3") is None:
+        raise MountError(
+            "a mount needs pyfuse3, which is not installed",
+            hint="install libfuse3 and its headers, pkg-config and gcc, then `pip install pyfuse3`",
         )
 
 
