@@ -227,17 +227,15 @@ class Editing(RuleBasedStateMachine):
             self.cut[0].close()
             self.cut = None
         self.desk.refuse = None
-        self.stale = True
         self.desk.recover()
 
     @rule()
     def killed(self):
         self.lose()
 
-    @rule(goes_on=st.booleans())
-    def loaded_again(self, goes_on):
+    @rule()
+    def loaded_again(self):
         self.desk.file = self.desk.load()
-        self.stale = self.stale or goes_on
 
     @rule(offset=st.integers(0, SIZE), data=st.binary(min_size=1, max_size=40))
     def killed_while_writing(self, offset, data):
@@ -273,6 +271,11 @@ class Editing(RuleBasedStateMachine):
         now = content(self.desk.file)
         assert now in (self.model, self.cut_to(self.model, size))
         self.model = bytearray(now)
+
+    @rule(size=st.integers(0, SIZE), beyond=st.integers(1, 40), data=st.binary(min_size=1))
+    def killed_while_truncating_and_grows(self, size, beyond, data):
+        self.killed_while_truncating(size)
+        self.write(len(self.model) + beyond, data)
 
     # -- what must hold
 
@@ -319,7 +322,7 @@ class Editing(RuleBasedStateMachine):
 
 
 TestEditing = Editing.TestCase
-TestEditing.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestEditing.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
 @pytest.fixture
@@ -411,3 +414,37 @@ def test_forgetting_a_layer_of_many_extents_goes_in_small_batches(desk):
     assert not list(on.table.scan(b"x"))
     assert on.table.sequence - before == 3
     forget_layer(on.table, on.staging, 1)
+
+
+def test_a_truncation_that_could_not_be_recorded_is_before_the_file_grows(desk):
+    on = desk(b"a" * 100)
+    on.file.write(0, b"b", on.save, fresh=1)
+    on.refuse = OSError(errno.ENOSPC, "full")
+    with pytest.raises(OSError, match="full"):
+        on.file.truncate(50, on.save)
+    assert content(on.file) == content(on.load()) == b"b" + b"a" * 49
+    with pytest.raises(OSError, match="full"):
+        on.file.write(60, b"c", on.save)
+    with pytest.raises(OSError, match="full"):
+        on.file.truncate(70, on.save)
+    assert content(on.file) == content(on.load()) == b"b" + b"a" * 49
+    on.refuse = None
+    on.file.write(60, b"c", on.save)
+    assert content(on.file) == content(on.load()) == b"b" + b"a" * 49 + bytes(10) + b"c"
+
+
+def test_a_write_that_could_not_be_recorded_leaves_the_size(desk):
+    on = desk(b"a" * 100)
+    on.file.write(0, b"b", on.save, fresh=1)
+    on.refuse = OSError(errno.ENOSPC, "full")
+    with pytest.raises(OSError, match="full"):
+        on.file.write(90, b"c" * 20, on.save)
+    assert content(on.file) == content(on.load()) == b"b" + b"a" * 99
+
+
+def test_what_was_cut_off_is_not_counted_as_covered(desk):
+    on = desk(b"a" * 1_000_000)
+    on.file.write(500_000, b"b" * 500_000, on.save, fresh=1)
+    on.file.truncate(500_000, on.save)
+    assert 500_000 <= on.file.allocated <= 600_000
+    assert on.load().allocated == on.file.allocated
