@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 
+from versionfs.workspace.base import BASE_KEY
 from versionfs.workspace.inode import ROOT, Inode
 from versionfs.workspace.journal import Mutation
-from versionfs.workspace.records import BASE_KEY, Records, owner_of, remove
+from versionfs.workspace.records import Records, owner_of, remove
 
 ROUNDS = 20
 BATCHES = 20_000
