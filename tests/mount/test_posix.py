@@ -12,6 +12,7 @@ import random
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -570,6 +571,16 @@ def test_hard_links_stay_linked_across_a_commit(mounted, here, base, head):
     assert error_of(os.link, base / "file", base / "exec") == errno.EEXIST
 
 
+def test_a_file_of_many_names_is_read_once(mounted, here, head):
+    (here / "f").write_bytes(random.Random(3).randbytes(2_000_000))
+    for number in range(300):
+        os.link(here / "f", here / f"l{number}")
+    done = commit(mounted)
+    assert done["read_bytes"] < 2_100_000
+    assert (head / "here/l299").read_bytes() == (here / "f").read_bytes()
+    assert os.stat(here / "l7").st_nlink == 301
+
+
 def test_hard_links_stay_linked_across_a_remount(mounted, main):
     (main / "l1").write_text("x")
     os.link(main / "l1", main / "l2")
@@ -775,6 +786,11 @@ def test_utimensat(here):
     assert before - 20_000_000 <= found.st_atime_ns <= time.time_ns()
     assert found.st_mtime_ns == 7_000_000_000
     assert found.st_ctime_ns >= before - 20_000_000
+    utimensat(path, (1 << 40, 0), (-(1 << 40), 0))  # Farther than can be kept.
+    found = os.stat(path)
+    assert found.st_atime_ns > 9 * 10**18
+    assert found.st_mtime_ns < -9 * 10**18
+    utimensat(path, (7, 0), (7, 0))
     (here / "l").symlink_to("f")
     utimensat(os.fsencode(here / "l"), (1, 0), (2, 0), 0x100)
     assert os.lstat(here / "l").st_mtime_ns == 2_000_000_000
@@ -1005,6 +1021,19 @@ def test_extended_attributes(here, base):
     assert os.getxattr(path, "user.a") == bytes(60_000)
     assert error_of(os.setxattr, base / "link", "user.a", b"", 0, follow_symlinks=False) == (
         errno.EPERM)  # fmt: skip
+
+
+def test_access_control_lists_are_refused(here):
+    (here / "f").touch()
+    entries = [(1, 6, 0), (2, 4, 1000), (4, 4, 0), (16, 4, 0), (32, 4, 0)]
+    acl = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", tag, mode, number if tag == 2 else 0xFFFFFFFF)
+        for tag, mode, number in entries
+    )
+    name = "system.posix_acl_access"
+    assert error_of(os.setxattr, here / "f", name, acl) == errno.EOPNOTSUPP
+    assert error_of(os.removexattr, here / "f", name) == errno.EOPNOTSUPP
+    subprocess.run(["cp", "-a", here / "f", here / "g"], check=True)
 
 
 def test_extended_attributes_are_committed(mounted, here, head):

@@ -16,7 +16,7 @@ import random
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 SECOND = 1_000_000_000
 RECENT_NS = 1_700_000_000 * SECOND
@@ -54,11 +54,45 @@ def utimensat(path: bytes, atime: tuple[int, int], mtime: tuple[int, int], flags
     _check(_libc.utimensat(AT_FDCWD, path, times, flags))
 
 
+class _Statx(ctypes.Structure):
+    _fields_ = (
+        ("mask", ctypes.c_uint32), ("blksize", ctypes.c_uint32), ("attributes", ctypes.c_uint64),
+        ("nlink", ctypes.c_uint32), ("uid", ctypes.c_uint32), ("gid", ctypes.c_uint32),
+        ("mode", ctypes.c_uint16), ("_", ctypes.c_uint16), ("ino", ctypes.c_uint64),
+        ("size", ctypes.c_uint64), ("blocks", ctypes.c_uint64), ("mask2", ctypes.c_uint64),
+        ("times", ctypes.c_int64 * 8), ("rdev_major", ctypes.c_uint32),
+        ("rdev_minor", ctypes.c_uint32), ("rest", ctypes.c_uint64 * 15),
+    )  # fmt: skip
+
+
+class FreshStat(NamedTuple):
+    """What the file system says now, whatever the kernel remembers."""
+
+    st_mode: int
+    st_nlink: int
+    st_uid: int
+    st_gid: int
+    st_size: int
+    st_mtime_ns: int
+    st_rdev: int
+
+
+def fresh_stat(path: bytes) -> FreshStat:
+    """Returns the attributes of a path, asked for anew (AT_STATX_FORCE_SYNC)."""
+    found = _Statx()
+    _check(_libc.statx(AT_FDCWD, path, 0x100 | 0x2000, 0x7FF, ctypes.byref(found)))
+    mtime_ns = found.times[6] * SECOND + (found.times[7] & 0xFFFFFFFF)
+    rdev = os.makedev(found.rdev_major, found.rdev_minor)
+    return FreshStat(
+        found.mode, found.nlink, found.uid, found.gid, found.size, mtime_ns, rdev
+    )  # fmt: skip
+
+
 def shown_time(time_ns: int) -> int | str:
     return time_ns if time_ns < RECENT_NS else "now"
 
 
-def shown_stat(found: os.stat_result) -> tuple[Any, ...]:
+def shown_stat(found: os.stat_result | FreshStat) -> tuple[Any, ...]:
     """What two folders must agree on. A directory's size and links are each file system's own."""
     kind = stat.S_IFMT(found.st_mode)
     owners = (found.st_uid, found.st_gid) if os.geteuid() == 0 else ()
@@ -279,20 +313,25 @@ class Side:
 Tree = dict[bytes, tuple[Any, ...]]
 
 
-def tree_of(root: bytes, *, contents: bool = True) -> Tree:
-    """Returns everything below a folder, and itself as ``b""``."""
+def tree_of(root: bytes, *, fresh: bool = True) -> Tree:
+    """Returns everything below a folder, and itself as ``b""``.
+
+    ``fresh`` takes all from the file system itself, contents too; else attributes are what the
+    kernel remembers, and contents are left out.
+    """
     found: Tree = {}
     work = [b""]
     while work:
         path = work.pop()
         full = root + b"/" + path if path else root
-        info = os.lstat(full)
+        info = fresh_stat(full) if fresh else os.lstat(full)
         kind = stat.S_IFMT(info.st_mode)
         more: list[Any] = []
         if kind in (stat.S_IFREG, stat.S_IFDIR):
             more.append(sorted((name, os.getxattr(full, name)) for name in os.listxattr(full)))
-        if kind == stat.S_IFREG and contents:
+        if kind == stat.S_IFREG and fresh:
             with open(full, "rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 more.append(hashlib.file_digest(file, "md5").hexdigest())
         elif kind == stat.S_IFLNK:
             more.append(os.readlink(full))
@@ -371,12 +410,14 @@ class Pair:
 
     def compare(self) -> None:
         """Raises ``DifferenceError`` unless the trees are the same, and the open files too."""
-        self.compare_trees(tree_of(self.tested.root), tree_of(self.plain.root))
+        for fresh in (False, True):
+            found = tree_of(self.tested.root, fresh=fresh)
+            expected = tree_of(self.plain.root, fresh=fresh)
+            self.compare_trees(found, expected, f"the trees{' asked anew' if fresh else ''}")
         for slot in sorted(self.plain.slots):
-            expected = self.plain.run(("fstat", slot))
-            found = self.tested.run(("fstat", slot))
-            if found != expected:
-                raise DifferenceError(f"open file {slot}: {found}, elsewhere {expected}", self.log)
+            here, there = self.tested.run(("fstat", slot)), self.plain.run(("fstat", slot))
+            if here != there:
+                raise DifferenceError(f"open file {slot}: {here}, elsewhere {there}", self.log)
 
     def compare_trees(self, found: Tree, expected: Tree, what: str = "the trees") -> None:
         lines = difference(found, expected)

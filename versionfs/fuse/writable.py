@@ -252,6 +252,8 @@ class WritableOperations(Operations):
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         """Removes an extended attribute."""
         branch, local = self._of(inode)
+        if not name.startswith(_NAMESPACES):
+            raise FUSEError(errno.EOPNOTSUPP)
         branch.workspace.overlay.remove_xattr(local, name)
 
     # -- files -----------------------------------------------------------------------------------

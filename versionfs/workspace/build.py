@@ -47,6 +47,8 @@ class Build:
         self._staging = staging
         self._assembler = Assembler(store.trees, pipeline.metadata)
         self._linked: dict[int, Entry] = {}
+        self._reading: set[int] = set()
+        """Files of several names whose content is on its way to the store."""
         self.built = Built()
         self.read_bytes = 0
 
@@ -107,11 +109,14 @@ class Build:
         self.built.files += 1
         if inode.nlink > 1:
             # The same content under each name: read once.
-            self._pipeline.flush()
+            if inode.number in self._reading:
+                self._pipeline.flush()
+                self._reading.clear()
             linked = self._linked.get(inode.number)
             if linked is not None:
                 self._set(name, inode, linked)
                 return
+            self._reading.add(inode.number)
         if not inode.layers:
             self._set(name, inode, inode.base or _empty())
             return

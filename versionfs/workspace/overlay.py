@@ -30,6 +30,7 @@ NAME_MAX: Final = 255
 _XATTRS_BOUND: Final = 65_536
 _LINK_MAX: Final = 65_000
 _TARGET_MAX: Final = 4_095
+_LAST_TIME: Final = (1 << 63) - 1
 
 NOREPLACE: Final = 1
 EXCHANGE: Final = 2
@@ -324,9 +325,9 @@ class Overlay:
             if not inode.is_dir and mode is None:
                 inode.mode = without_privileges(inode.mode)
         if atime_ns is not None:
-            inode.atime_ns = atime_ns
+            inode.atime_ns = _kept_time(atime_ns)
         if mtime_ns is not None:
-            inode.mtime_ns = mtime_ns
+            inode.mtime_ns = _kept_time(mtime_ns)
         inode.ctime_ns = changes.now
         changes.apply()
 
@@ -442,6 +443,11 @@ class Overlay:
         """Frees the content of a file without names, unless it may still be open."""
         if not inode.nlink and inode.number not in self._names.orphans:
             self._files.discard(inode)
+
+
+def _kept_time(time_ns: int) -> int:
+    """Returns the nearest time that can be kept: the years 1677 to 2262."""
+    return max(-_LAST_TIME, min(time_ns, _LAST_TIME))
 
 
 def _is_within(folder: Folder, above: Folder) -> bool:
