@@ -31,14 +31,24 @@ Snapshot: TypeAlias = "lmdb.Transaction[bytes]"
 class Database:
     """Records and the sequence number of the last batch in them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, new: bool) -> None:
+        """Opens the database in a folder; makes one only if it may be ``new``.
+
+        Raises:
+            CorruptionError, OSError: as :meth:`error`; nothing was changed.
+        """
         self.folder = folder
-        made = not folder.exists()
+        data = folder / "data.mdb"
+        if not new and not (data.exists() and data.stat().st_size):
+            raise CorruptionError(
+                f"the workspace's table in {folder} is gone",
+                hint="keep the workspace's folder: its journals and staging files are whole",
+            )
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self._environment = _open(folder)
             try:
-                self._prepare()
+                made = self._prepare()
             except BaseException:
                 self._environment.close()
                 raise
@@ -48,7 +58,8 @@ class Database:
             for path in (folder, folder.parent):
                 sync_folder(path)
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> bool:
+        """Returns whether it was made just now."""
         environment = self._environment
         needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
         size = (self.folder / "data.mdb").stat().st_size
@@ -75,12 +86,17 @@ class Database:
             self.sequence = int.from_bytes(sequence or b"", "big")
             """The number of the last batch in it."""
         environment.reader_check()
+        return schema is None
 
     def error(self, error: lmdb.Error) -> Exception:
         """Returns what to raise instead: OSError with an errno, or that it is damaged."""
         if isinstance(error, (lmdb.DiskError, lmdb.MapFullError)):
             return OSError(errno.ENOSPC, "no space for the workspace's table", str(self.folder))
+        if isinstance(error, (lmdb.MemoryError, lmdb.ReadersFullError)):
+            return OSError(errno.ENOMEM, str(error), str(self.folder))
         text = str(error)
+        if "already open" in text:
+            return OSError(errno.EBUSY, "this process has it open already", str(self.folder))
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS):
             if os.strerror(number) in text:
                 return OSError(number, os.strerror(number), str(self.folder))

@@ -177,6 +177,11 @@ class Journal:
         self._allocated = self._end
         self._torn = False
 
+    def trim(self) -> None:
+        """Gives back the space allocated ahead, as far as the disk lets it."""
+        with contextlib.suppress(OSError):
+            self._cut()
+
     def duplicate(self) -> int:
         """Returns a descriptor of its own, to sync the file in another thread; to be closed."""
         return os.dup(self._descriptor)

@@ -27,6 +27,11 @@ def journal_path(folder: Path, number: int) -> Path:
     return folder / f"{_PREFIX}{number}"
 
 
+def has_journals(folder: Path) -> bool:
+    """Whether there is a journal."""
+    return bool(_found(folder))
+
+
 def recover(folder: Path, identity: bytes, sequence: int) -> Recovered:
     """Returns what follows the batch ``sequence``; new batches go on in the last journal.
 

@@ -26,7 +26,7 @@ from versionfs.workspace.database import Database, sync_folder
 from versionfs.workspace.frozen import FrozenTable, Page, merge
 from versionfs.workspace.journal import Journal, Mutation
 from versionfs.workspace.memory import Memory
-from versionfs.workspace.recovery import journal_path, recover
+from versionfs.workspace.recovery import has_journals, journal_path, recover
 
 __all__ = ["FrozenTable", "Table"]
 
@@ -77,7 +77,8 @@ class Table:
         self._generation = 0
         self._journal_distrusted = False
         self._closed = False
-        self._database = Database(folder / "table")
+        # A table always has a journal, so one without has never had a batch.
+        self._database = Database(folder / "table", new=not has_journals(folder))
         try:
             self._snapshot = self._database.snapshot()
             self._applied = self._sequence = self._synced = self._database.sequence
@@ -386,8 +387,7 @@ class Table:
             self._closed = True
             self._snapshot.abort()
             for journal in (*(self._sealed.journals if self._sealed else ()), *self._journals):
+                if self._applied == self._sequence:
+                    journal.trim()
                 journal.close()
-            if self._applied == self._sequence:
-                for journal in self._journals:
-                    journal.path.unlink(missing_ok=True)
             self._database.close()

@@ -322,7 +322,7 @@ class Editing(RuleBasedStateMachine):
 
 
 TestEditing = Editing.TestCase
-TestEditing.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestEditing.settings = settings(max_examples=settings().max_examples // 4, stateful_step_count=30)
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def wanted(model, prefix, after):
 
 
 TestMapping = Mapping.TestCase
-TestMapping.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestMapping.settings = settings(max_examples=settings().max_examples // 4, stateful_step_count=30)
 
 
 # -- scans
@@ -455,11 +455,37 @@ def test_damaged_lmdb_is_told_and_nothing_is_touched(tmp_path, damage):
 def test_a_table_that_lost_batches_is_told(tmp_path):
     folder = tmp_path / "workspace"
     shut_with_journal(folder)
+    before = {path: path.read_bytes() for path in folder.glob("journal-*")}
     shutil.rmtree(folder / "table")
-    identity = Table(tmp_path / "other")
-    identity.close()
-    with pytest.raises(CorruptionError):
+    with pytest.raises(CorruptionError, match="is gone"):
         Table(folder)
+    with Table(tmp_path / "other"):
+        pass
+    shutil.copytree(tmp_path / "other" / "table", folder / "table")
+    with pytest.raises(CorruptionError, match="not a journal of this workspace"):
+        Table(folder)
+    assert {path: path.read_bytes() for path in folder.glob("journal-*")} == before
+
+
+@pytest.mark.parametrize("loss", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_closed_table_that_is_gone_is_not_taken_for_a_new_one(tmp_path, loss):
+    with Table(tmp_path) as table:
+        table.apply([(b"a", b"")])
+    loss(tmp_path / "table" / "data.mdb")
+    with pytest.raises(CorruptionError, match="is gone"):
+        Table(tmp_path)
+
+
+def test_a_closed_table_takes_little_space(tmp_path):
+    with Table(tmp_path) as table:
+        table.apply([(b"a", b"")])
+    assert sum(path.stat().st_blocks for path in tmp_path.glob("journal-*")) * 512 <= 4096
+
+
+def test_a_table_is_open_once(tables, tmp_path):
+    tables.append(Table(tmp_path))
+    with pytest.raises(OSError, match="open already"):
+        Table(tmp_path)
 
 
 def test_nothing_of_a_closed_table_answers(tmp_path):
