@@ -299,7 +299,8 @@ class LayeredFile:
             offset: where, in bytes; may lie beyond the end.
             data: at least one byte.
             record: see ``Record``.
-            fresh: the id of a new layer to be put on top.
+            fresh: the id of a new layer to be put on top; no record may ever have named it, for a
+                staging file that it has is thrown away.
 
         Raises:
             OSError: nothing was written. Where the failure was of ``record``, bytes in places that
@@ -411,7 +412,13 @@ class LayeredFile:
         self._unrecorded = False
 
     def _push(self, layer: int, limit: int, size: int) -> None:
-        self._staging.create(layer, size)
+        try:
+            self._staging.create(layer, size)
+        except FileExistsError:
+            # No record names it, nor ever did: a kill left it before there was one.
+            log.warning("the staging file %s was left over", self._staging.path(layer))
+            self._staging.remove(layer)
+            self._staging.create(layer, size)
         self._layers.insert(0, Layer(layer, limit))
         self._extents.insert(0, Extents())
 

@@ -448,3 +448,11 @@ def test_what_was_cut_off_is_not_counted_as_covered(desk):
     on.file.truncate(500_000, on.save)
     assert 500_000 <= on.file.allocated <= 600_000
     assert on.load().allocated == on.file.allocated
+
+
+def test_a_staging_file_left_before_its_record_is_in_nobodys_way(desk):
+    on = desk(b"a" * 10)
+    on.staging.create(1)
+    on.staging.write(1, 0, b"left over, and longer")
+    on.file.write(3, b"b", on.save, fresh=1)
+    assert content(on.file) == content(on.load()) == b"aaabaaaaaa"
