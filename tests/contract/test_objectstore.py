@@ -470,6 +470,24 @@ def test_list_yields_what_is_below_the_prefix(store: ObjectStore) -> None:
     assert [info.size for info in store.list("repos/a/")] == [21, 15]
 
 
+def test_folders_are_the_next_components(store: ObjectStore) -> None:
+    for key in (
+        "repos/a/tags/v1",
+        "repos/a/branches/main",
+        "repos/b.c/x",
+        "repos/file",
+        "repos2/x",
+    ):
+        store.put(key, b"x")
+    assert list(store.folders("repos/")) == ["a", "b.c"]
+    assert list(store.folders("repos/a/")) == ["branches", "tags"]
+    assert list(store.folders("repos/a/tags/")) == []
+    assert list(store.folders("absent/")) == []
+    assert list(store.folders("")) == ["repos", "repos2"]
+    with pytest.raises(InvalidInputError):
+        store.folders("repos")
+
+
 def test_list_tells_when_an_object_was_written(store: ObjectStore) -> None:
     store.put("a", b"a")
     store.put("b", b"b")

@@ -57,7 +57,7 @@ def commit(world, message: str) -> str:
     assert reply is not None
     assert reply["ok"], reply
     assert reply["result"]["commit"]
-    return reply["result"]["commit"]
+    return str(reply["result"]["commit"])
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def run(*words: object, cwd: Path, **more) -> str:
         [str(word) for word in words], cwd=cwd, capture_output=True, text=True, check=False, **more
     )
     assert done.returncode == 0, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    return str(done.stdout)
 
 
 def needs(*programs: str) -> None:
@@ -38,7 +38,7 @@ def needs(*programs: str) -> None:
 @pytest.fixture
 def top(world) -> Path:
     world.commit({b"base/file": b"from the base\n", b"base/deep/er": b"x" * 100_000})
-    return world.mount() / "photos/main"
+    return Path(world.mount() / "photos/main")
 
 
 def commit_and_compare(world, top: Path) -> None:

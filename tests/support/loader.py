@@ -54,9 +54,9 @@ def apply(files: Files, step: Step) -> None:
                 p: c for p, c in files.items() if p == old_path or p.startswith(old_path + "/")
             }
             files.pop(new_path, None)
-            for path, data in moved.items():
+            for path, kept in moved.items():
                 del files[path]
-                files[new_path + path[len(old_path) :]] = data
+                files[new_path + path[len(old_path) :]] = kept
 
 
 def act(top: Path, step: Step) -> None:

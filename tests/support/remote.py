@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from versionfs.objectstore import (
@@ -98,6 +98,10 @@ class RemoteFolder:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         self._request("list")
         yield from self.inner.list(prefix)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        self._request("list")
+        return self.inner.folders(prefix)
 
     def statistics(self) -> RequestStatistics:
         return RequestStatistics(dict(self.requests), self.received)

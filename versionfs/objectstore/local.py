@@ -14,7 +14,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -127,6 +127,21 @@ class LocalStore:
         if prefix.split("/", 1)[0] in _RESERVED:
             raise InvalidInputError(f"{prefix!r} is not an object prefix")
         return self._list(prefix)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """See ``ObjectStore.folders``."""
+        validate_prefix(prefix)
+        try:
+            with os.scandir(self._prefix + prefix) as entries:
+                names = [entry.name for entry in entries if entry.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise translate(error, self.url, prefix, writing=False) from error
+        found = [name for name in names if COMPONENT.fullmatch(name) is not None]
+        # A folder may be empty: its last object was removed, or its first is being written.
+        found = [name for name in found if prefix or name not in _RESERVED]
+        return sorted(name for name in found if next(self._list(f"{prefix}{name}/"), None))
 
     def _list(self, prefix: str) -> Iterator[ObjectInfo]:
         # A folder sorts as its name with "/", which is how its keys compare with its siblings.

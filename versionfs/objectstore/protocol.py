@@ -8,7 +8,7 @@ version by ``read`` and moved by ``replace``, a compare-and-swap. A key is of on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, NewType, Protocol
@@ -190,6 +190,15 @@ class ObjectStore(Protocol):
         ``/`` behind it, or on some servers without. Whoever needs one order over folders sorts.
         ``prefix`` is empty or ends with ``/``; nothing below it is no error. Objects that come or
         go meanwhile may be listed or not; all others are listed exactly once.
+        """
+        ...
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Returns the next components below a prefix that have keys below them, sorted.
+
+        For keys ``a/x/1``, ``a/y/2`` and ``a/z``, the folders of ``a/`` are ``x`` and ``y``. One of
+        which all keys were removed may be told too. Costs a request for about 1,000 of them,
+        however many keys there are below each.
         """
         ...
 

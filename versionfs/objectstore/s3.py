@@ -13,7 +13,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +26,7 @@ from versionfs.errors import (
     StorageTransientError,
 )
 from versionfs.objectstore.protocol import (
+    COMPONENT,
     KEY,
     ObjectInfo,
     RequestStatistics,
@@ -133,16 +134,32 @@ class S3Store:
         validate_prefix(prefix)
         return self._list(prefix)
 
+    def folders(self, prefix: str) -> Sequence[str]:
+        """See ``ObjectStore.folders``."""
+        validate_prefix(prefix)
+        below = len(self._prefix + prefix)
+        names = [
+            found["Prefix"][below:-1]
+            for page in self._pages(prefix, Delimiter="/")
+            for found in page.get("CommonPrefixes", ())
+        ]
+        return sorted(name for name in names if COMPONENT.fullmatch(name) is not None)
+
     def _list(self, prefix: str) -> Iterator[ObjectInfo]:
-        more: dict[str, Any] = {}
-        while True:
-            page = self._retries.run(f"LIST {prefix}", partial(self._page, prefix, more))
+        for page in self._pages(prefix):
             for found in page.get("Contents", ()):
                 key = found["Key"].removeprefix(self._prefix)
                 if found["Size"] and KEY.fullmatch(key):
                     written = found["LastModified"]
                     mtime_ns = int(written.timestamp()) * 10**9 + written.microsecond * 1000
                     yield ObjectInfo(key, found["Size"], mtime_ns, found["ETag"])
+
+    def _pages(self, prefix: str, **options: Any) -> Iterator[ListObjectsV2OutputTypeDef]:
+        more: dict[str, Any] = {}
+        while True:
+            asked = options | more
+            page = self._retries.run(f"LIST {prefix}", partial(self._page, prefix, asked))
+            yield page
             if not page.get("IsTruncated"):
                 return
             following = {"ContinuationToken": page.get("NextContinuationToken")}

@@ -155,18 +155,27 @@ class RefCache:
 
     def names(self, prefix: str) -> list[str]:
         """Returns the names of the values directly below a prefix, sorted."""
-        return self._listed(prefix, prefix, partial(_names, prefix))
+        return self._listed(prefix, lambda: _names(prefix, self._objects.list(prefix)))
 
     def repositories(self) -> list[str]:
         """Returns the names of the repositories, sorted."""
-        return self._listed(ROOT, ROOT, _repositories)
+        return self._listed(ROOT, self._repositories)
 
-    def _listed(
-        self, prefix: str, key: str, names: Callable[[Iterable[ObjectInfo]], list[str]]
-    ) -> list[str]:
-        def ask() -> list[str]:
-            return names(self._objects.list(prefix))
+    def _repositories(self) -> list[str]:
+        """Returns the names that have a marker; the reflogs below them are not listed."""
+        names = self._objects.folders(ROOT)
+        if self._objects.is_local:
+            return [name for name in names if self._has_marker(name)]
+        has = _parallel(self._has_marker, names)
+        return [name for name, found in zip(names, has, strict=True) if found]
 
+    def _has_marker(self, name: str) -> bool:
+        try:
+            return self._objects.size(_marker(name)) > 0
+        except NotFoundError:
+            return False
+
+    def _listed(self, key: str, ask: Callable[[], list[str]]) -> list[str]:
         if self._objects.is_local:
             return ask()
         if self._holds:
@@ -298,7 +307,7 @@ class RefCache:
             StorageTransientError: the store cannot be reached.
         """
         if repository is None:
-            repositories = _repositories(self._objects.list(ROOT))
+            repositories = self._repositories()
             self._seen.keep_names(ROOT, repositories)
         else:
             self._objects.size(_marker(repository))
@@ -358,12 +367,6 @@ def _data(found: Found | None) -> bytes | None:
 
 def _names(prefix: str, infos: Iterable[ObjectInfo]) -> list[str]:
     return [info.key[len(prefix) :] for info in infos]
-
-
-def _repositories(infos: Iterable[ObjectInfo]) -> list[str]:
-    """Returns the repositories whose marker is listed."""
-    parts = (info.key.split("/") for info in infos)
-    return [part[1] for part in parts if len(part) == 3 and part[2] == MARKER]
 
 
 def _or_none(read: Callable[[], Found]) -> Found | None:
