@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from tests.mount.conftest import World
 from tests.support.posix import (
@@ -206,3 +207,100 @@ def test_a_long_day_in_a_branch_folder(arena, number):
         trial.commit()
         trial.remount()
         trial.compare_head()
+
+
+# -- commit, restore, remount --------------------------------------------------------------------
+
+PLAIN_KINDS = [
+    kind
+    for kind in KINDS
+    if kind in ("put", "append", "truncate", "mkdir", "rmdir", "unlink", "rename", "symlink",
+                "chmod", "utimes", "setxattr", "removexattr", "listdir")
+]  # fmt: skip
+
+
+class Versions(RuleBasedStateMachine):
+    """A branch folder, and as its model a folder with a copy of what was committed last."""
+
+    def __init__(self, arena: Arena) -> None:
+        super().__init__()
+        self._held = arena.trial()
+        self.trial = self._held.__enter__()
+        self.arena = arena
+        self.plain = Path(os.fsdecode(self.trial.pair.plain.root))
+        self.committed = self.plain.with_name(self.plain.name + "-committed")
+        self._keep()
+
+    def _keep(self) -> None:
+        shutil.rmtree(self.committed, ignore_errors=True)
+        subprocess.run(["cp", "-a", self.plain, self.committed], check=True)
+
+    @rule(steps=st.lists(st.tuples(st.sampled_from(PLAIN_KINDS), st.integers(0, 2**32 - 1))))
+    def change(self, steps):
+        for kind, number in steps:
+            self.trial.do(kind, number)
+
+    @rule()
+    def commit(self):
+        self.trial.commit()
+        self._keep()
+
+    @rule()
+    def remount(self):
+        self.trial.remount()
+
+    @rule()
+    def kill(self):
+        world = self.arena.world
+        world.kill(self.arena.data)
+        fuse.unmount(world.settings, self.arena.data)
+        world.mount()
+        self.trial.pair.compare()
+
+    @rule()
+    def restore_all(self):
+        self.trial.ask("workspace-restore", paths=[""])
+        shutil.rmtree(self.plain)
+        subprocess.run(["cp", "-a", self.committed, self.plain], check=True)
+        self._compare()
+        assert self.trial.ask("workspace-status", limit=10).get("changes", []) == []
+
+    @rule(number=st.integers(0, 2**32 - 1))
+    def restore_one(self, number):
+        names = sorted({*os.listdir(self.plain), *os.listdir(self.committed)})
+        if not names:
+            return
+        name = names[number % len(names)]
+        self.trial.ask("workspace-restore", paths=[name])
+        subprocess.run(["rm", "-rf", self.plain / name], check=True)
+        if os.path.lexists(self.committed / name):
+            subprocess.run(["cp", "-a", self.committed / name, self.plain / name], check=True)
+        self._compare()
+
+    def _compare(self) -> None:
+        self.trial.pair.log.append(("restored",))
+        # Times of folders are those of what was done to get there.
+        for top, _, _ in os.walk(self.trial.folder):
+            there = self.plain / os.path.relpath(top, self.trial.folder)
+            if there.is_dir():
+                os.utime(there, ns=(0, os.stat(top).st_mtime_ns))
+        self.trial.pair.compare()
+
+    def teardown(self):
+        try:
+            self._compare()
+        finally:
+            self._held.__exit__(None, None, None)
+            shutil.rmtree(self.committed, ignore_errors=True)
+
+
+@pytest.mark.timeout(3 * 3600 if NIGHTLY else 200)
+def test_commit_restore_and_remount(arena):
+    run_state_machine_as_test(
+        lambda: Versions(arena),
+        settings=settings(
+            max_examples=settings().max_examples if NIGHTLY else 12,
+            stateful_step_count=30 if NIGHTLY else 8,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
