@@ -21,71 +21,37 @@ import contextlib
 import errno
 import logging
 import os
-import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple
 
 from versionfs.errors import CorruptionError
 from versionfs.types import Entry
 from versionfs.workspace.extents import Extents, extents_prefix, load
 from versionfs.workspace.journal import Mutation
+from versionfs.workspace.layers import (
+    LAYER_BYTES,
+    Layer,
+    ReadRecords,
+    Record,
+    Stack,
+    StoredContent,
+    decode_layers,
+    encode_layers,
+    forget_layer,
+)
 from versionfs.workspace.staging import Staging
 
+__all__ = [
+    "LAYER_BYTES",
+    "Layer",
+    "LayeredFile",
+    "Stack",
+    "decode_layers",
+    "encode_layers",
+    "forget_layer",
+]
+
 log = logging.getLogger(__name__)
-
-_LAYER: Final = struct.Struct("<QQ")
-LAYER_BYTES: Final = _LAYER.size
-_DELETED_AT_ONCE: Final = 512
-
-
-class Layer(NamedTuple):
-    """A staging file, and how many bytes of what is below it still show where it has none."""
-
-    id: int
-    limit: int
-
-
-class Stack(NamedTuple):
-    """What a file consists of; ``layers`` has the newest first."""
-
-    base: Entry | None
-    layers: tuple[Layer, ...] = ()
-
-
-def encode_layers(layers: Sequence[Layer]) -> bytes:
-    """Returns layers as 16 bytes each."""
-    return b"".join(_LAYER.pack(*layer) for layer in layers)
-
-
-def decode_layers(data: bytes) -> tuple[Layer, ...]:
-    """Returns the layers of :func:`encode_layers`."""
-    return tuple(Layer(*values) for values in _LAYER.iter_unpack(data))
-
-
-class StoredContent(Protocol):
-    """Content of the store (``FileContent``). Reading it may raise ``WouldBlock``."""
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Returns bytes of the file."""
-
-
-class ReadRecords(Protocol):
-    """A table or a frozen one."""
-
-    def scan(self, prefix: bytes, after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Yields the records with a prefix, sorted."""
-
-
-class WriteRecords(ReadRecords, Protocol):
-    """A table."""
-
-    def apply(self, mutations: Sequence[Mutation], *, frees: bool = False) -> object:
-        """Applies all mutations or none."""
-
-
-Record = Callable[[Stack, Sequence[Mutation]], object]
-"""Makes a stack, with mutations of other records, the one on disk: all of it in one batch. When it
-raises, nothing of it is."""
 
 
 class Piece(NamedTuple):
@@ -427,20 +393,3 @@ class LayeredFile:
         del self._extents[0]
         with contextlib.suppress(OSError):  # A file that no record names is removed at recovery.
             self._staging.remove(layer.id)
-
-
-def forget_layer(records: WriteRecords, staging: Staging, layer: int) -> None:
-    """Removes a layer that no stack has any more, with its extents; may be called again.
-
-    Raises:
-        OSError: not all of it is removed.
-    """
-    staging.remove(layer)
-    batch: list[Mutation] = []
-    for key, _ in records.scan(extents_prefix(layer)):
-        batch.append((key, None))
-        if len(batch) == _DELETED_AT_ONCE:
-            records.apply(batch, frees=True)
-            batch = []
-    if batch:
-        records.apply(batch, frees=True)

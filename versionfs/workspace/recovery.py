@@ -49,18 +49,18 @@ def recover(folder: Path, identity: bytes, sequence: int) -> Recovered:
     try:
         for number, path in _found(folder):
             following = number + 1
-            content = None if ended else replay(path, identity)
-            if content is None and not ended:
-                path.unlink()  # It was never begun.
+            content = replay(path, identity)
+            if content is None or (ended and not content.batches and not content.torn):
+                path.unlink()  # It was never begun, or not yet used.
                 continue
-            first = content.batches[0].sequence if content and content.batches else 0
+            first = content.batches[0].sequence if content.batches else 0
             if first > sequence + 1 and not journals:
                 raise CorruptionError(
                     f"the workspace in {folder} lacks changes: its table has the first {sequence},"
                     f" {path.name} goes on with number {first}",
                     hint="keep the folder; nothing in it was changed",
                 )
-            if content is None or first > sequence + 1:
+            if ended or first > sequence + 1:
                 ended = True
                 _put_aside(path)
                 continue

@@ -251,6 +251,14 @@ def test_a_missing_first_journal_is_told_and_nothing_is_touched(left):
     assert {path: path.read_bytes() for path in left.journals[1:]} == before
 
 
+def test_a_journal_made_ready_when_the_one_before_was_torn_is_no_matter(left):
+    data = left.journals[2].read_bytes().rstrip(b"\0")
+    left.journals[2].write_bytes(data[:-3])
+    (left.folder / "journal-4").write_bytes(data[:24] + bytes(1000))
+    assert left.keys() == all_keys(3)[:-1]
+    assert [path.name for path in left.folder.glob("left-out-*")] == ["left-out-journal-3"]
+
+
 def test_a_last_journal_that_was_never_begun_is_no_matter(left):
     (left.folder / "journal-4").write_bytes(bytes(1000))
     (left.folder / "journal-notes").write_bytes(b"mine")

@@ -1,0 +1,83 @@
+"""What a file consists of, as records say it; see ``content.py`` for what it means."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from versionfs.types import Entry
+from versionfs.workspace.extents import extents_prefix
+from versionfs.workspace.journal import Mutation
+from versionfs.workspace.staging import Staging
+
+_LAYER: Final = struct.Struct("<QQ")
+LAYER_BYTES: Final = _LAYER.size
+_DELETED_AT_ONCE: Final = 512
+
+
+class Layer(NamedTuple):
+    """A staging file, and how many bytes of what is below it still show where it has none."""
+
+    id: int
+    limit: int
+
+
+class Stack(NamedTuple):
+    """What a file consists of; ``layers`` has the newest first."""
+
+    base: Entry | None
+    layers: tuple[Layer, ...] = ()
+
+
+def encode_layers(layers: Sequence[Layer]) -> bytes:
+    """Returns layers as 16 bytes each."""
+    return b"".join(_LAYER.pack(*layer) for layer in layers)
+
+
+def decode_layers(data: bytes) -> tuple[Layer, ...]:
+    """Returns the layers of :func:`encode_layers`."""
+    return tuple(Layer(*values) for values in _LAYER.iter_unpack(data))
+
+
+class StoredContent(Protocol):
+    """Content of the store (``FileContent``). Reading it may raise ``WouldBlock``."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Returns bytes of the file."""
+
+
+class ReadRecords(Protocol):
+    """A table or a frozen one."""
+
+    def scan(self, prefix: bytes, after: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yields the records with a prefix, sorted."""
+
+
+class WriteRecords(ReadRecords, Protocol):
+    """A table."""
+
+    def apply(self, mutations: Sequence[Mutation], *, frees: bool = False) -> object:
+        """Applies all mutations or none."""
+
+
+Record = Callable[[Stack, Sequence[Mutation]], object]
+"""Makes a stack, with mutations of other records, the one on disk: all of it in one batch. When it
+raises, nothing of it is."""
+
+
+def forget_layer(records: WriteRecords, staging: Staging, layer: int) -> None:
+    """Removes a layer that no stack has any more, with its extents; may be called again.
+
+    Raises:
+        OSError: not all of it is removed.
+    """
+    staging.remove(layer)
+    batch: list[Mutation] = []
+    for key, _ in records.scan(extents_prefix(layer)):
+        batch.append((key, None))
+        if len(batch) == _DELETED_AT_ONCE:
+            records.apply(batch, frees=True)
+            batch = []
+    if batch:
+        records.apply(batch, frees=True)
