@@ -16,6 +16,7 @@ import pytest
 from versionfs import fuse
 from versionfs.errors import MountError, NotFoundError
 from versionfs.fuse import control, registry
+from versionfs.fuse.daemon import READ_AHEAD_KIB
 from versionfs.fuse.mountpoint import mounted_at
 from versionfs.repo import parse_spec
 
@@ -287,3 +288,12 @@ def test_checks(photos):
     assert found["disk space"].detail
     assert all(check.ok or check.remedy for check in found.values())
     assert len(fuse.checks()) == 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set it")
+def test_the_read_ahead_is_set_before_a_file_can_be_opened(photos):
+    for number in range(5):
+        entry = mounted_at(photos.mount(name=f"m{number}"))
+        assert entry is not None
+        told = Path(f"/sys/class/bdi/{entry.device}/read_ahead_kb").read_text()
+        assert int(told) == READ_AHEAD_KIB
