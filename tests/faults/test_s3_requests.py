@@ -1,23 +1,21 @@
-"""An S3 store behind a network that breaks things: every request, every way."""
+"""Requests to S3 over a network that breaks things: every one, every way."""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.proxied import always, broken, bucket, proxy, settings, straight
 from tests.support.proxy import (
     Answer,
     AnswerAfter,
     Fault,
     Hang,
     LoseReply,
-    Plan,
     Proxy,
     Request,
     Reset,
@@ -27,7 +25,7 @@ from tests.support.proxy import (
     on,
 )
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, S3Server
-from versionfs.config import Settings, load_settings
+from versionfs.config import Settings
 from versionfs.errors import (
     ConflictError,
     NotFoundError,
@@ -41,63 +39,9 @@ from versionfs.objectstore import (
     ObjectStore,
     never_blocking,
     open_object_store,
-    probe_conditional_writes,
 )
-from versionfs.objectstore.s3 import MULTIPART_BYTES
-from versionfs.objectstore.s3upload import PART_BYTES
 
-Opener = Callable[..., ObjectStore]
-
-
-@pytest.fixture
-def proxy(s3_server: S3Server) -> Iterator[Proxy]:
-    with Proxy(s3_server.endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def bucket(s3_server: S3Server) -> str:
-    return s3_server.bucket()
-
-
-@pytest.fixture
-def settings(
-    s3_server: S3Server,
-    proxy: Proxy,
-    bucket: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Settings:
-    """Leads to the server by way of the proxy."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    return replace(
-        load_settings({**os.environ, "VERSIONFS_HOME": str(tmp_path / "home")}),
-        store=f"s3://{bucket}/prefix",
-        s3_endpoint=proxy.endpoint,
-        timeout_seconds=20,
-    )
-
-
-@pytest.fixture
-def broken(settings: Settings) -> ObjectStore:
-    """The store by way of the proxy."""
-    return open_object_store(settings)
-
-
-@pytest.fixture
-def straight(settings: Settings) -> ObjectStore:
-    """The same store without the proxy: another machine."""
-    return open_object_store(replace(settings, s3_endpoint=None))
-
-
-def once(method: str, *faults: Fault) -> Plan:
-    return on(method, *faults)
-
-
-def always(fault: Fault) -> Plan:
-    return lambda _request: fault
-
+__all__ = ["broken", "bucket", "proxy", "settings", "straight"]
 
 PASSING: list[Fault] = [
     Answer(500),
@@ -122,12 +66,12 @@ def test_a_read_that_fails_is_tried_again(
 ) -> None:
     data = os.urandom(300_000)
     straight.put("packs/ab/x", data)
-    proxy.plan = once("GET", fault, fault)
+    proxy.plan = on("GET", fault, fault)
     assert broken.get("packs/ab/x") == data
     assert proxy.count() == {"GET": 3}
-    proxy.plan = once("GET", fault)
+    proxy.plan = on("GET", fault)
     assert broken.get("packs/ab/x", 1000, 200_000) == data[1000:201_000]
-    proxy.plan = once("GET", fault)
+    proxy.plan = on("GET", fault)
     assert broken.get("packs/ab/x", 290_000, 200_000) == data[290_000:]
     statistics = broken.statistics()
     assert statistics.requests == {"get": 7}
@@ -141,11 +85,11 @@ def test_a_question_that_fails_is_asked_again(
 ) -> None:
     version = straight.replace("ref", b"value", None)
     if not (isinstance(fault, Answer) and fault.status == 400):  # a HEAD's reply tells no code
-        proxy.plan = once("HEAD", fault)
+        proxy.plan = on("HEAD", fault)
         assert broken.size("ref") == 5
-    proxy.plan = once("GET", fault)
+    proxy.plan = on("GET", fault)
     assert broken.read_if_changed("ref", version) is None
-    proxy.plan = once("GET", fault)
+    proxy.plan = on("GET", fault)
     assert [info.key for info in broken.list("")] == ["ref"]
     with pytest.raises(NotFoundError):
         broken.get("absent")
@@ -155,7 +99,7 @@ def test_a_reply_that_is_late_is_waited_for(
     proxy: Proxy, broken: ObjectStore, straight: ObjectStore
 ) -> None:
     straight.put("k", b"data")
-    proxy.plan = once("GET", Slow(0.3))
+    proxy.plan = on("GET", Slow(0.3))
     assert broken.get("k") == b"data"
     assert broken.statistics().retries == 0
 
@@ -165,7 +109,7 @@ def test_a_server_that_hangs_is_not_waited_for_without_end(
 ) -> None:
     straight.put("k", b"data")
     store = open_object_store(replace(settings, timeout_seconds=3))
-    proxy.plan = once("GET", Hang())
+    proxy.plan = on("GET", Hang())
     assert store.get("k") == b"data"
     assert store.statistics().retries == 1
     proxy.plan = always(Hang())
@@ -246,7 +190,7 @@ def test_a_long_list_comes_in_pages_when_asked_for(
     assert proxy.count() == {}
     assert next(listing).key == names[0]
     assert proxy.count() == {"GET": 1}
-    proxy.plan = once("GET", Answer(503, "SlowDown"), Truncate(500), Reset())
+    proxy.plan = on("GET", Answer(503, "SlowDown"), Truncate(500), Reset())
     assert [info.key for info in listing] == names[1:]
     assert proxy.count() == {"GET": 5}
 
@@ -259,12 +203,12 @@ def test_a_write_that_fails_is_tried_again(
     proxy: Proxy, broken: ObjectStore, straight: ObjectStore, tmp_path: Path, fault: Fault
 ) -> None:
     data = os.urandom(300_000)
-    proxy.plan = once("PUT", fault, fault)
+    proxy.plan = on("PUT", fault, fault)
     broken.put("packs/ab/x", data)
     assert straight.get("packs/ab/x") == data
     path = tmp_path / "file"
     path.write_bytes(data)
-    proxy.plan = once("PUT", fault, fault)
+    proxy.plan = on("PUT", fault, fault)
     broken.put_file("packs/ab/y", path)
     assert straight.get("packs/ab/y") == data
     assert not path.exists()
@@ -297,17 +241,17 @@ def test_all_writes_carry_a_checksum(proxy: Proxy, broken: ObjectStore, tmp_path
 def test_a_move_that_won_although_its_reply_was_lost_is_a_success(
     proxy: Proxy, broken: ObjectStore, straight: ObjectStore, lost: Fault, times: int
 ) -> None:
-    proxy.plan = once("PUT", *[lost] * times)
+    proxy.plan = on("PUT", *[lost] * times)
     first = broken.replace("ref", b"one", None)
     assert straight.read("ref") == (b"one", first)
-    proxy.plan = once("PUT", *[lost] * times)
+    proxy.plan = on("PUT", *[lost] * times)
     second = broken.replace("ref", b"two", first)
     assert straight.read("ref") == (b"two", second)
     assert proxy.count() == {"PUT": 2 * (times + 1), "GET": 2}
-    proxy.plan = once("PUT", *[lost] * times)
+    proxy.plan = on("PUT", *[lost] * times)
     broken.remove("ref", second)
     assert list(straight.list("")) == []
-    proxy.plan = once("PUT", *[lost] * times)
+    proxy.plan = on("PUT", *[lost] * times)
     third = broken.replace("ref", b"three", None)  # over a tombstone
     assert straight.read("ref") == (b"three", third)
 
@@ -331,7 +275,7 @@ def test_a_move_that_somebody_else_won_is_a_conflict(
     with pytest.raises(ConflictError, match="ref"):
         broken.replace("ref", b"two", first)
     assert straight.get("ref") == b"theirs"
-    proxy.plan = once("PUT", lost)
+    proxy.plan = on("PUT", lost)
     with pytest.raises(ConflictError, match="ref"):
         broken.remove("ref", first)
     assert straight.get("ref") == b"theirs"
@@ -351,13 +295,13 @@ def test_each_of_three_answers_means_that_the_race_is_lost(
     proxy: Proxy, broken: ObjectStore, straight: ObjectStore, status: int
 ) -> None:
     version = straight.replace("ref", b"one", None)
-    proxy.plan = once("PUT", Answer(status, "Whatever"))
+    proxy.plan = on("PUT", Answer(status, "Whatever"))
     with pytest.raises(ConflictError):
         broken.replace("ref", b"two", version)
-    proxy.plan = once("PUT", Answer(status, "Whatever"))
+    proxy.plan = on("PUT", Answer(status, "Whatever"))
     with pytest.raises(ConflictError):
         broken.replace("ref", b"two", None)
-    proxy.plan = once("PUT", Answer(status, "Whatever"))
+    proxy.plan = on("PUT", Answer(status, "Whatever"))
     with pytest.raises(ConflictError):
         broken.remove("ref", version)
 
@@ -367,219 +311,6 @@ def test_a_removal_that_fails_is_tried_again(
     proxy: Proxy, broken: ObjectStore, straight: ObjectStore, fault: Fault
 ) -> None:
     straight.put("packs/ab/x", b"x")
-    proxy.plan = once("DELETE", fault)
+    proxy.plan = on("DELETE", fault)
     broken.remove("packs/ab/x")
     assert list(straight.list("")) == []
-
-
-# -- large files -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def large(tmp_path: Path) -> Path:
-    path = tmp_path / "large"
-    path.write_bytes(os.urandom(1 << 20) * (MULTIPART_BYTES >> 20) + b"end")
-    return path
-
-
-def test_a_large_file_goes_in_parts_that_are_tried_again_by_themselves(
-    proxy: Proxy, broken: ObjectStore, straight: ObjectStore, large: Path
-) -> None:
-    data = large.read_bytes()
-    parts = -(-len(data) // PART_BYTES)
-    puts = on("PUT", Answer(500), LoseReply(), Reset())
-    posts = on("POST", Answer(503, "SlowDown"), LoseReply())
-    proxy.plan = lambda request: puts(request) or posts(request)
-    broken.put_file("packs/ab/x", large)
-    assert straight.get("packs/ab/x") == data
-    assert not large.exists()
-    assert proxy.count()["PUT"] == parts + 3
-    assert 2 <= proxy.most_at_once <= 4
-
-
-def test_a_large_upload_whose_end_was_acknowledged_in_vain_is_done(
-    proxy: Proxy, broken: ObjectStore, straight: ObjectStore, large: Path
-) -> None:
-    data = large.read_bytes()
-    proxy.plan = on("POST", LoseReply(), path="uploadId")
-    broken.put_file("packs/ab/x", large)
-    assert straight.get("packs/ab/x") == data
-
-
-def test_a_large_upload_that_fails_leaves_nothing_behind(
-    proxy: Proxy,
-    broken: ObjectStore,
-    straight: ObjectStore,
-    s3_server: S3Server,
-    bucket: str,
-    large: Path,
-) -> None:
-    proxy.plan = on("PUT", Answer(403, "AccessDenied"), path="partNumber=3")
-    with pytest.raises(ReadOnlyError):
-        broken.put_file("packs/ab/x", large)
-    assert large.exists()
-    assert list(straight.list("")) == []
-    assert "Uploads" not in s3_server.client().list_multipart_uploads(Bucket=bucket)
-
-
-# -- away and back ---------------------------------------------------------------------------------
-
-
-def test_offline_costs_the_budget_once_and_work_goes_on_when_the_server_is_back(
-    proxy: Proxy, settings: Settings, straight: ObjectStore
-) -> None:
-    straight.put("k", b"data")
-    store = open_object_store(replace(settings, timeout_seconds=1))
-    proxy.plan = always(Reset())
-    with pytest.raises(StorageTransientError, match="cannot be reached"):
-        store.get("k")
-    assert len(proxy.requests) > 2
-    for _ in range(3):
-        proxy.forget()
-        with pytest.raises(StorageTransientError, match="tried once"):
-            store.get("k")
-        assert len(proxy.requests) == 1
-    assert store.statistics().failures == 4
-    proxy.plan = None
-    assert store.get("k") == b"data"
-    proxy.plan = once("GET", Reset(), Reset())
-    assert store.get("k") == b"data"
-
-
-def test_a_server_that_dies_and_comes_back_interrupts_nothing(
-    s3_server: S3Server, straight: ObjectStore
-) -> None:
-    straight.put("before", b"1")
-    s3_server.kill()
-    with ThreadPoolExecutor(3) as executor:
-        reading = executor.submit(straight.get, "before")
-        writing = executor.submit(straight.put, "after", b"2")
-        moving = executor.submit(straight.replace, "ref", b"3", None)
-        s3_server.start()
-        assert reading.result() == b"1"
-        writing.result()
-        version = moving.result()
-    assert straight.get("after") == b"2"
-    assert straight.read("ref") == (b"3", version)
-    assert straight.statistics().retries > 0
-
-
-# -- servers without conditions --------------------------------------------------------------------
-
-
-def test_a_server_with_conditional_writes_passes_the_probe(
-    proxy: Proxy, broken: ObjectStore, s3_server: S3Server, bucket: str
-) -> None:
-    probe_conditional_writes(broken)
-    assert "Contents" not in s3_server.client().list_objects_v2(Bucket=bucket)
-    proxy.plan = once("PUT", LoseReply(), Answer(500))
-    probe_conditional_writes(broken)
-
-
-@pytest.mark.parametrize(
-    ("fault", "says"),
-    [
-        (Without(("if-match", "if-none-match"), ACCESS_KEY, SECRET_KEY), "ignored If-None-Match"),
-        (Without(("if-none-match",), ACCESS_KEY, SECRET_KEY), "ignored If-None-Match"),
-        (Without(("if-match",), ACCESS_KEY, SECRET_KEY), "ignored If-Match"),
-        (Answer(501, "NotImplemented"), "501 NotImplemented"),
-        (Answer(412, "PreconditionFailed"), "refused a first write"),
-    ],
-    ids=["neither", "no If-None-Match", "no If-Match", "not implemented", "always refused"],
-)
-def test_a_server_without_conditional_writes_is_refused_with_the_reason(
-    proxy: Proxy, broken: ObjectStore, s3_server: S3Server, bucket: str, fault: Fault, says: str
-) -> None:
-    proxy.plan = lambda request: fault if request.method == "PUT" else None
-    with pytest.raises(StoragePermanentError, match=says) as caught:
-        probe_conditional_writes(broken)
-    assert "use Amazon S3" in str(caught.value)
-    assert "Contents" not in s3_server.client().list_objects_v2(Bucket=bucket)
-
-
-# -- credentials -----------------------------------------------------------------------------------
-
-
-def test_no_secret_is_told_or_logged(
-    proxy: Proxy,
-    settings: Settings,
-    s3_server: S3Server,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.DEBUG, "versionfs")
-    told = []
-    for wrong in ({"AWS_SECRET_ACCESS_KEY": "hunter2"}, {"AWS_ACCESS_KEY_ID": "hunter2"}):
-        for name, value in {**s3_server.environment, **wrong}.items():
-            monkeypatch.setenv(name, value)
-        store = open_object_store(settings)
-        for call in (
-            lambda store=store: store.get("k"),
-            lambda store=store: store.size("k"),
-            lambda store=store: store.put("k", b"x"),
-            lambda store=store: list(store.list("")),
-        ):
-            with pytest.raises(StorageAuthError) as caught:
-                call()
-            told += [str(caught.value), repr(store), repr(settings)]
-    proxy.plan = once("GET", Answer(500), Reset(), Answer(403, "AccessDenied"))
-    with pytest.raises(StorageAuthError) as caught:
-        open_object_store(settings).get("k")
-    told += [str(caught.value), caplog.text]
-    secrets = ("hunter2", SECRET_KEY, "Signature=", "X-Amz")
-    assert not [secret for secret in secrets for text in told if secret in text]
-
-
-@pytest.mark.parametrize("where", ["setting", "environment"])
-def test_an_endpoint_with_a_password_is_refused_without_repeating_it(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    url = "http://id:hunter2@127.0.0.1:1"
-    if where == "environment":
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-        settings = replace(settings, s3_endpoint=None)
-    else:
-        settings = replace(settings, s3_endpoint=url)
-    with pytest.raises(VersionFSError, match="holds a name or password") as caught:
-        open_object_store(settings).get("k")
-    assert "hunter2" not in str(caught.value)
-
-
-def test_without_credentials_it_is_said_where_they_go(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    with pytest.raises(StorageAuthError, match="AWS_PROFILE"):
-        open_object_store(settings).get("k")
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(StorageAuthError, match="profile"):
-        open_object_store(settings).get("k")
-
-
-def test_credentials_that_were_refused_are_looked_up_anew(
-    settings: Settings,
-    straight: ObjectStore,
-    proxy: Proxy,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    """A mount lives longer than what some tools write into ~/.aws/credentials."""
-    straight.put("k", b"data")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    file = tmp_path / "credentials"
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
-    lines = "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
-    file.write_text(lines.format("too-old", SECRET_KEY))
-    store = open_object_store(settings)
-    with pytest.raises(StorageAuthError):
-        store.get("k")
-    file.write_text(lines.format(ACCESS_KEY, SECRET_KEY))
-    fresh = open_object_store(settings)
-    assert fresh.get("k") == b"data"
-    # Known ones are refused from now on; the file has others.
-    proxy.plan = once("GET", Answer(400, "ExpiredToken"))
-    file.write_text(lines.format("versionfs-reader", "not-to-be-seen-either"))
-    assert fresh.get("k") == b"data"
-    assert "versionfs-reader" in proxy.requests[-1].headers["authorization"]

@@ -1,0 +1,254 @@
+"""S3 servers that are away, lack something, or refuse the credentials; uploads in parts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.proxied import always, broken, bucket, proxy, settings, straight
+from tests.support.proxy import (
+    Answer,
+    Fault,
+    LoseReply,
+    Proxy,
+    Reset,
+    Without,
+    on,
+)
+from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, S3Server
+from versionfs.config import Settings
+from versionfs.errors import (
+    ReadOnlyError,
+    StorageAuthError,
+    StoragePermanentError,
+    StorageTransientError,
+    VersionFSError,
+)
+from versionfs.objectstore import (
+    ObjectStore,
+    open_object_store,
+    probe_conditional_writes,
+)
+from versionfs.objectstore.s3 import MULTIPART_BYTES
+from versionfs.objectstore.s3upload import PART_BYTES
+
+__all__ = ["broken", "bucket", "proxy", "settings", "straight"]
+
+
+# -- large files -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(1 << 20) * (MULTIPART_BYTES >> 20) + b"end")
+    return path
+
+
+def test_a_large_file_goes_in_parts_that_are_tried_again_by_themselves(
+    proxy: Proxy, broken: ObjectStore, straight: ObjectStore, large: Path
+) -> None:
+    data = large.read_bytes()
+    parts = -(-len(data) // PART_BYTES)
+    puts = on("PUT", Answer(500), LoseReply(), Reset())
+    posts = on("POST", Answer(503, "SlowDown"), LoseReply())
+    proxy.plan = lambda request: puts(request) or posts(request)
+    broken.put_file("packs/ab/x", large)
+    assert straight.get("packs/ab/x") == data
+    assert not large.exists()
+    assert proxy.count()["PUT"] == parts + 3
+    assert 2 <= proxy.most_at_once <= 4
+
+
+def test_a_large_upload_whose_end_was_acknowledged_in_vain_is_done(
+    proxy: Proxy, broken: ObjectStore, straight: ObjectStore, large: Path
+) -> None:
+    data = large.read_bytes()
+    # This server says yes a second time; Amazon forgets the upload.
+    proxy.plan = on("POST", LoseReply(), Answer(404, "NoSuchUpload"), path="uploadId")
+    broken.put_file("packs/ab/x", large)
+    assert straight.get("packs/ab/x") == data
+
+
+def test_a_large_upload_that_fails_leaves_nothing_behind(
+    proxy: Proxy,
+    broken: ObjectStore,
+    straight: ObjectStore,
+    s3_server: S3Server,
+    bucket: str,
+    large: Path,
+) -> None:
+    proxy.plan = on("PUT", Answer(403, "AccessDenied"), path="partNumber=3")
+    with pytest.raises(ReadOnlyError):
+        broken.put_file("packs/ab/x", large)
+    assert large.exists()
+    assert list(straight.list("")) == []
+    assert "Uploads" not in s3_server.client().list_multipart_uploads(Bucket=bucket)
+
+
+# -- away and back ---------------------------------------------------------------------------------
+
+
+def test_offline_costs_the_budget_once_and_work_goes_on_when_the_server_is_back(
+    proxy: Proxy, settings: Settings, straight: ObjectStore
+) -> None:
+    straight.put("k", b"data")
+    store = open_object_store(replace(settings, timeout_seconds=1))
+    proxy.plan = always(Reset())
+    with pytest.raises(StorageTransientError, match="cannot be reached"):
+        store.get("k")
+    assert len(proxy.requests) > 2
+    for _ in range(3):
+        proxy.forget()
+        with pytest.raises(StorageTransientError, match="tried once"):
+            store.get("k")
+        assert len(proxy.requests) == 1
+    assert store.statistics().failures == 4
+    proxy.plan = None
+    assert store.get("k") == b"data"
+    proxy.plan = on("GET", Reset(), Reset())
+    assert store.get("k") == b"data"
+
+
+def test_a_server_that_dies_and_comes_back_interrupts_nothing(
+    s3_server: S3Server, straight: ObjectStore
+) -> None:
+    straight.put("before", b"1")
+    s3_server.kill()
+    with ThreadPoolExecutor(3) as executor:
+        reading = executor.submit(straight.get, "before")
+        writing = executor.submit(straight.put, "after", b"2")
+        moving = executor.submit(straight.replace, "ref", b"3", None)
+        s3_server.start()
+        assert reading.result() == b"1"
+        writing.result()
+        version = moving.result()
+    assert straight.get("after") == b"2"
+    assert straight.read("ref") == (b"3", version)
+    assert straight.statistics().retries > 0
+
+
+# -- servers without conditions --------------------------------------------------------------------
+
+
+def test_a_server_with_conditional_writes_passes_the_probe(
+    proxy: Proxy, broken: ObjectStore, s3_server: S3Server, bucket: str
+) -> None:
+    probe_conditional_writes(broken)
+    assert "Contents" not in s3_server.client().list_objects_v2(Bucket=bucket)
+    proxy.plan = on("PUT", LoseReply(), Answer(500))
+    probe_conditional_writes(broken)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Without(("if-match", "if-none-match"), ACCESS_KEY, SECRET_KEY), "ignored If-None-Match"),
+        (Without(("if-none-match",), ACCESS_KEY, SECRET_KEY), "ignored If-None-Match"),
+        (Without(("if-match",), ACCESS_KEY, SECRET_KEY), "ignored If-Match"),
+        (Answer(501, "NotImplemented"), "501 NotImplemented"),
+        (Answer(412, "PreconditionFailed"), "refused a first write"),
+    ],
+    ids=["neither", "no If-None-Match", "no If-Match", "not implemented", "always refused"],
+)
+def test_a_server_without_conditional_writes_is_refused_with_the_reason(
+    proxy: Proxy, broken: ObjectStore, s3_server: S3Server, bucket: str, fault: Fault, says: str
+) -> None:
+    proxy.plan = lambda request: fault if request.method == "PUT" else None
+    with pytest.raises(StoragePermanentError, match=says) as caught:
+        probe_conditional_writes(broken)
+    assert "use Amazon S3" in str(caught.value)
+    assert "Contents" not in s3_server.client().list_objects_v2(Bucket=bucket)
+
+
+# -- credentials -----------------------------------------------------------------------------------
+
+
+def test_no_secret_is_told_or_logged(
+    proxy: Proxy,
+    settings: Settings,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "versionfs")
+    told = []
+    for wrong in ({"AWS_SECRET_ACCESS_KEY": "hunter2"}, {"AWS_ACCESS_KEY_ID": "hunter2"}):
+        for name, value in {**s3_server.environment, **wrong}.items():
+            monkeypatch.setenv(name, value)
+        store = open_object_store(settings)
+        for call in (
+            lambda store=store: store.get("k"),
+            lambda store=store: store.size("k"),
+            lambda store=store: store.put("k", b"x"),
+            lambda store=store: list(store.list("")),
+        ):
+            with pytest.raises(StorageAuthError) as caught:
+                call()
+            told += [str(caught.value), repr(store), repr(settings)]
+    proxy.plan = on("GET", Answer(500), Reset(), Answer(403, "AccessDenied"))
+    with pytest.raises(StorageAuthError) as caught:
+        open_object_store(settings).get("k")
+    told += [str(caught.value), caplog.text]
+    secrets = ("hunter2", SECRET_KEY, "Signature=", "X-Amz")
+    assert not [secret for secret in secrets for text in told if secret in text]
+
+
+@pytest.mark.parametrize("where", ["setting", "environment"])
+def test_an_endpoint_with_a_password_is_refused_without_repeating_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    url = "http://id:hunter2@127.0.0.1:1"
+    if where == "environment":
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+        settings = replace(settings, s3_endpoint=None)
+    else:
+        settings = replace(settings, s3_endpoint=url)
+    with pytest.raises(VersionFSError, match="holds a name or password") as caught:
+        open_object_store(settings).get("k")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_without_credentials_it_is_said_where_they_go(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(StorageAuthError, match="AWS_PROFILE"):
+        open_object_store(settings).get("k")
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(StorageAuthError, match="profile"):
+        open_object_store(settings).get("k")
+
+
+def test_credentials_that_were_refused_are_looked_up_anew(
+    settings: Settings,
+    straight: ObjectStore,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A mount lives longer than what some tools write into ~/.aws/credentials."""
+    straight.put("k", b"data")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    lines = "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
+    file.write_text(lines.format("too-old", SECRET_KEY))
+    store = open_object_store(settings)
+    with pytest.raises(StorageAuthError):
+        store.get("k")
+    file.write_text(lines.format(ACCESS_KEY, SECRET_KEY))
+    fresh = open_object_store(settings)
+    assert fresh.get("k") == b"data"
+    # Known ones are refused from now on; the file has others.
+    proxy.plan = on("GET", Answer(400, "ExpiredToken"))
+    file.write_text(lines.format("versionfs-reader", "not-to-be-seen-either"))
+    assert fresh.get("k") == b"data"
+    assert "versionfs-reader" in proxy.requests[-1].headers["authorization"]
