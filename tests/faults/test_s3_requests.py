@@ -290,6 +290,16 @@ def test_the_reply_of_a_lost_read_back_is_asked_for_again(
     assert straight.read("ref") == (b"one", version)
 
 
+def test_a_plain_conflict_costs_no_second_request(
+    proxy: Proxy, broken: ObjectStore, straight: ObjectStore
+) -> None:
+    first = straight.replace("ref", b"one", None)
+    straight.replace("ref", b"two", first)
+    with pytest.raises(ConflictError):
+        broken.replace("ref", b"three", first)
+    assert proxy.count() == {"PUT": 1}
+
+
 @pytest.mark.parametrize("status", [404, 409, 412])
 def test_each_of_three_answers_means_that_the_race_is_lost(
     proxy: Proxy, broken: ObjectStore, straight: ObjectStore, status: int

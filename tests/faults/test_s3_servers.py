@@ -23,6 +23,7 @@ from tests.support.proxy import (
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, S3Server
 from versionfs.config import Settings
 from versionfs.errors import (
+    AlreadyExistsError,
     ReadOnlyError,
     StorageAuthError,
     StoragePermanentError,
@@ -36,6 +37,7 @@ from versionfs.objectstore import (
 )
 from versionfs.objectstore.s3 import MULTIPART_BYTES
 from versionfs.objectstore.s3upload import PART_BYTES
+from versionfs.repo import Store
 
 __all__ = ["broken", "bucket", "proxy", "settings", "straight"]
 
@@ -164,6 +166,38 @@ def test_a_server_without_conditional_writes_is_refused_with_the_reason(
         probe_conditional_writes(broken)
     assert "use Amazon S3" in str(caught.value)
     assert "Contents" not in s3_server.client().list_objects_v2(Bucket=bucket)
+
+
+def test_no_store_is_made_where_writers_would_overwrite_each_other(
+    proxy: Proxy, settings: Settings, straight: ObjectStore
+) -> None:
+    proxy.plan = always(Without(("if-match", "if-none-match"), ACCESS_KEY, SECRET_KEY))
+    with pytest.raises(StoragePermanentError, match="ignored If-None-Match"):
+        Store.create(settings)
+    assert list(straight.list("")) == []
+
+
+def test_what_a_dead_probe_left_is_not_in_the_way_of_a_store(
+    settings: Settings, straight: ObjectStore
+) -> None:
+    straight.put("conditional-writes-0123456789abcdef", b"left")
+    Store.create(settings).close()
+    straight.put("other", b"x")
+    straight.remove("versionfs.json")
+    with pytest.raises(AlreadyExistsError, match="is not empty"):
+        Store.create(settings)
+
+
+def test_the_name_of_a_server_may_be_a_word(
+    settings: Settings, straight: ObjectStore, monkeypatch: pytest.MonkeyPatch, proxy: Proxy
+) -> None:
+    """Only Amazon has a name for each bucket; ``bucket.localhost`` is nobody."""
+    straight.put("k", b"data")
+    named = proxy.endpoint.replace("127.0.0.1", "localhost")
+    assert open_object_store(replace(settings, s3_endpoint=named)).get("k") == b"data"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", named)
+    assert open_object_store(replace(settings, s3_endpoint=None)).get("k") == b"data"
+    assert proxy.count() == {"GET": 2}
 
 
 # -- credentials -----------------------------------------------------------------------------------
