@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 import time
@@ -209,6 +210,10 @@ class Files:
             self._next_layer += 1
         return file, _Recorder(self, begin, number, fresh)
 
+    def overwrites(self, layer: int) -> None:
+        """Notes that a layer hides stored bytes; see ``Records``."""
+        self._records.overwrites(layer)
+
     def reserve(self, changes: Changes) -> None:
         """Records that layer numbers are used up, before one is."""
         if self._next_layer > self._reserved:
@@ -244,7 +249,9 @@ class Files:
 
         def work() -> None:
             for layer in layers:
-                records.staging.sync(layer)
+                # One that a commit has settled meanwhile is in the store.
+                with contextlib.suppress(FileNotFoundError):
+                    records.staging.sync(layer)
             records.sync()
 
         return work
@@ -333,5 +340,7 @@ class _Recorder:
         changes.put_all(mutations)
         if self.fresh is not None:
             self._files.reserve(changes)
+        if stack.layers and stack.layers[0].limit:
+            self._files.overwrites(stack.layers[0].id)
         changes.apply(frees=self.frees)
         self.called = True

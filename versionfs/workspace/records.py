@@ -6,10 +6,12 @@ may change.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -131,6 +133,8 @@ class Records:
         self._owned: Owned | None = None
         self._table: Table | None = None
         self._staging: Staging | None = None
+        self._overwritten: set[int] = set()
+        self._overwritten_lock = threading.Lock()
         if (folder / "table").is_dir():
             self._open()
 
@@ -162,6 +166,7 @@ class Records:
         except BaseException:
             owned.close()
             raise
+        table.before_flush = self._sync_overwritten
         self._owned, self._table = owned, table
 
     @property
@@ -200,9 +205,32 @@ class Records:
         assert self._table is None
         self._root = root
 
+    def overwrites(self, layer: int) -> None:
+        """Notes that a layer hides stored bytes: its own must be on disk before its records are.
+
+        Else a power cut could show zeros where something committed was.
+        """
+        with self._overwritten_lock:
+            self._overwritten.add(layer)
+
+    def _sync_overwritten(self) -> None:
+        staging = self._staging
+        with self._overwritten_lock:
+            layers, self._overwritten = self._overwritten, set()
+        try:
+            for layer in layers:
+                with contextlib.suppress(FileNotFoundError):
+                    if staging is not None:
+                        staging.sync(layer)
+        except BaseException:
+            with self._overwritten_lock:
+                self._overwritten |= layers
+            raise
+
     def sync(self) -> None:
         """Makes every batch survive a power cut. For threads."""
         if self._table is not None:
+            self._sync_overwritten()
             self._table.sync()
 
     def frozen(self) -> FrozenTable | None:

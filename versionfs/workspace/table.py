@@ -16,7 +16,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -77,6 +77,8 @@ class Table:
         self._generation = 0
         self._journal_distrusted = False
         self._closed = False
+        self.before_flush: Callable[[], object] = _nothing
+        """Called, in any thread, before batches go to LMDB: what they tell of must be on disk."""
         # A table always has a journal, so one without has never had a batch.
         self._database = Database(folder / "table", new=not has_journals(folder))
         try:
@@ -266,6 +268,7 @@ class Table:
             sealed = self._sealed
             if sealed is None:
                 return
+            self.before_flush()
             self._database.write(sealed.memory.items(), sealed.sequence)
             snapshot = self._database.snapshot()
             with self._lock:
@@ -391,3 +394,7 @@ class Table:
                     journal.trim()
                 journal.close()
             self._database.close()
+
+
+def _nothing() -> None:
+    pass
