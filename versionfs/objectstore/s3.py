@@ -23,7 +23,6 @@ from versionfs.errors import (
     ConflictError,
     NotFoundError,
     StoragePermanentError,
-    StorageTransientError,
 )
 from versionfs.objectstore.protocol import (
     COMPONENT,
@@ -378,8 +377,9 @@ class S3Store:
         return NotFoundError(f"the store {self.url} has no object {key}")
 
     def _conflict(self, key: str, expected: Version | None) -> ConflictError:
-        what = "exists already: someone else made it" if expected is None else "was changed by"
-        return ConflictError(f"{key} {what}" + ("" if expected is None else " someone else"))
+        if expected is None:
+            return ConflictError(f"{key} exists already: someone else made it")
+        return ConflictError(f"{key} was changed by someone else")
 
 
 def _check_range(said: str, start: int, length: int | None, received: int) -> None:
@@ -407,7 +407,9 @@ def _checksum(digest: bytes) -> str:
     return base64.b64encode(digest).decode("ascii")
 
 
-def _unusable(folder: Path, error: OSError) -> StorageTransientError | StoragePermanentError:
-    message = f"the folder for files on their way to the store, {folder}, cannot be used: "
-    message += (error.strerror or str(error)).lower()
-    return StoragePermanentError(message, hint="cache_dir in config.toml says where it is")
+def _unusable(folder: Path, error: OSError) -> StoragePermanentError:
+    reason = (error.strerror or str(error)).lower()
+    return StoragePermanentError(
+        f"the folder for files on their way to the store, {folder}, cannot be used: {reason}",
+        hint="cache_dir in config.toml says where it is",
+    )
