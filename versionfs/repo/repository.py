@@ -152,7 +152,23 @@ class Repository:
                 self.name, RefKind.BRANCH, branch, commit, expected, reason=reason, old=old
             )
         except ConflictError as conflict:
+            # The reply may have been lost, and somebody may have committed on top since.
+            won = self._if_in_history(branch, commit)
+            if won is not None:
+                return won
             raise self._told(conflict, branch, old) from conflict
+
+    def _if_in_history(self, branch: str, commit: NodeRef) -> Ref | None:
+        """Returns a branch if the commit is among the first parents of its head."""
+        try:
+            head = self.branch(branch)
+            number = self.commit(commit).number
+            for found in self.history(head.commit):
+                if found.number <= number:
+                    return head if found.id == commit.id else None
+        except NotFoundError:
+            pass
+        return None
 
     def _told(self, conflict: ConflictError, branch: str, old: NodeRef | None) -> ConflictError:
         """Returns a conflict as people can act on it."""

@@ -121,6 +121,27 @@ def test_a_ref_moves_only_from_where_it_was_read(store: Store, repository: Repos
     assert repository.branch("main").commit == made.ref
 
 
+def test_a_move_whose_reply_was_lost_counts_though_somebody_went_on(
+    store: Store, repository: Repository, source: Path
+) -> None:
+    """The store says that it lost; its commit is below the head that won on top of it."""
+    first, version = store.refs.read(repository.name, RefKind.BRANCH, "main")
+    fill(source, {"new": b"x"})
+    mine = bring(store, source).commit
+    fill(source, {"newer": b"y"})
+    theirs = bring(store, source).commit
+    assert mine is not None
+    assert theirs is not None
+    ref = repository.advance("main", mine.ref, version, old=first.commit, reason="again")
+    assert ref.commit == theirs.ref
+    with pytest.raises(ConflictError, match="moved from"):
+        other = repository.commit(first.commit)
+        repository.create_branch("other", other)
+        _, at = store.refs.read(repository.name, RefKind.BRANCH, "other")
+        repository.advance("other", mine.ref, at, old=first.commit, reason="move")
+        repository.advance("other", theirs.ref, at, old=first.commit, reason="lost")
+
+
 def in_processes(home: Path, count: int, code: str) -> list[str]:
     script = (
         "import sys; from tests.support.stores import *; from versionfs.errors import *\n"
