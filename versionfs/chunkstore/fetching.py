@@ -23,8 +23,8 @@ from versionfs.types import PackId
 
 log = logging.getLogger(__name__)
 
-_RECENT_BYTES: Final = 64 * 1024 * 1024
-"""As much as is read ahead of one reader: so that its bytes need not come back from the disk."""
+_RECENT_BYTES: Final = 80 * 1024 * 1024
+"""What is read ahead of one reader, and what it reads: so that no byte comes back from the disk."""
 _SCAN_GRANULES: Final = (4, 32)
 """How much the first misses of a scan bring: 256 KiB, then 2 MiB; the third brings the pack."""
 _SCANS: Final = 4096
@@ -153,9 +153,12 @@ class FetchingSource:
     def _missing(self, pack: PackId, granules: list[int]) -> list[int]:
         """Returns those of the granules, sorted, that are in no cache."""
         absent = set(self.cache.missing(pack, granules[0], granules[-1]))
-        absent -= self._recent.pieces(pack, granules[0], granules[-1]).keys()
         end = self._end(pack)
-        return [number for number in granules if number in absent and number < end]
+        return [
+            number
+            for number in granules
+            if number in absent and number < end and not self._recent.has(pack, number)
+        ]
 
     def _end(self, pack: PackId) -> int:
         """Returns the number behind the pack's last granule, or a large one."""
@@ -222,7 +225,10 @@ class FetchingSource:
 
     def _get(self, pack: PackId, start: int, length: int) -> bytes:
         self._requests += 1
-        return self._objects.get(pack_key(pack), start, length)
+        data = self._objects.get(pack_key(pack), start, length)
+        # Before those who wait hear of it: what they read next must not count as a miss.
+        self._recent.add(pack, start // GRANULE_BYTES, data)
+        return data
 
     def _arrived(self, fetch: Fetch, data: bytes) -> None:
         self._fetched += len(data)
@@ -231,7 +237,6 @@ class FetchingSource:
         start = fetch.first * GRANULE_BYTES
         if data and len(data) < fetch.count * GRANULE_BYTES:
             self._note_size(fetch.pack, start + len(data))
-        self._recent.add(fetch.pack, fetch.first, data)
         self.cache.write(fetch.pack, start, data)
 
 

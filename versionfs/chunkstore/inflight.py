@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Final
 
@@ -16,10 +16,13 @@ from versionfs.types import PackId
 log = logging.getLogger(__name__)
 
 RUN_GRANULES: Final = 64
-"""One request is for 4 MiB at most: enough for its latency not to count, few enough to run many."""
+"""A request that somebody waits for is for 4 MiB at most: so that many run side by side."""
+_AHEAD_GRANULES: Final = 160
+"""A prefetch is for 10 MiB at most: requests take processor time, here and in the server. More is
+split into equal parts, so that no small request is left over."""
 _GAP_GRANULES: Final = 2
 """Up to 128 KiB that nobody wants are fetched rather than sending another request."""
-_IN_FLIGHT_BYTES: Final = 96 * 1024 * 1024
+_IN_FLIGHT_BYTES: Final = 128 * 1024 * 1024
 """Of requests that run, and of what arrived but is not on disk yet: the disk may be slower for a
 moment, and writing must not keep a connection idle."""
 _CLOSE_SECONDS: Final = 5.0
@@ -128,7 +131,8 @@ class InFlight:
                     if demand and not fetch.is_demanded:
                         self._promote(fetch)
             queue = self._demanded if demand else self._prefetched
-            for first, count in self._runs(pack, rest):
+            most = RUN_GRANULES if demand else _AHEAD_GRANULES
+            for first, count in self._runs(pack, rest, most):
                 fetch = Fetch(pack, first, count, is_demanded=demand, token=token)
                 found[id(fetch)] = fetch
                 for number in range(first, first + count):
@@ -152,22 +156,24 @@ class InFlight:
 
     # -- under the lock --------------------------------------------------------------------------
 
-    def _runs(self, pack: PackId, granules: Iterable[int]) -> list[tuple[int, int]]:
-        """Returns (first, count) of the requests to send for granules that are not under way."""
-        runs: list[tuple[int, int]] = []
+    def _runs(self, pack: PackId, granules: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
+        """Yields (first, count) of the requests to send for granules that are not under way."""
+        spans: list[tuple[int, int]] = []
         for number in granules:
-            if runs:
-                first, count = runs[-1]
-                gap = range(first + count, number)
-                if (
-                    len(gap) <= _GAP_GRANULES
-                    and number < first + RUN_GRANULES
-                    and all((pack, between) not in self._by_granule for between in gap)
+            if spans:
+                first, end = spans[-1]
+                gap = range(end, number)
+                if len(gap) <= _GAP_GRANULES and all(
+                    (pack, between) not in self._by_granule for between in gap
                 ):
-                    runs[-1] = (first, number + 1 - first)
+                    spans[-1] = (first, number + 1)
                     continue
-            runs.append((number, 1))
-        return runs
+            spans.append((number, number + 1))
+        for first, end in spans:
+            parts = -(-(end - first) // most)
+            step = -(-(end - first) // parts)
+            for begin in range(first, end, step):
+                yield begin, min(step, end - begin)
 
     def _promote(self, fetch: Fetch) -> None:
         fetch.is_demanded = True

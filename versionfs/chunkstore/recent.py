@@ -41,10 +41,13 @@ class RecentRuns:
                 key = self._by_granule.get((pack, number))
                 if key is not None:
                     self._runs.move_to_end(key)
+                    run = self._runs[key]
+                    at = (number - key[1]) * GRANULE_BYTES
+                    found[number] = memoryview(run)[at : at + GRANULE_BYTES]
                     if number == key[1]:
                         self._read_through(pack, number)
-                    at = (number - key[1]) * GRANULE_BYTES
-                    found[number] = memoryview(self._runs[key])[at : at + GRANULE_BYTES]
+                    if len(found[number]) < GRANULE_BYTES:  # the pack ends here
+                        self._runs.move_to_end(key, last=False)
         return found
 
     def _read_through(self, pack: PackId, number: int) -> None:

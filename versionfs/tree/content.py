@@ -203,15 +203,19 @@ class _Leaf:
             yield begin + node.ends[index] - extent.length, extent
 
 
-def _ranges(contents: Contents, entry: Entry, start: int, end: int) -> Iterator[PackRange]:
-    """Yields where the bytes ``[start, end)`` of a large file lie."""
+def _ranges(
+    contents: Contents, entry: Entry, start: int, end: int
+) -> Iterator[tuple[int, PackRange | None]]:
+    """Yields where the bytes ``[start, end)`` of a large file lie, and where each range ends."""
     for leaf in _leaves(contents, entry.node, 0, start):
         for offset, extent in leaf.since(start):
             if offset >= end:
                 return
-            where = extent.location
-            if where is not None:
-                yield PackRange(where.pack, where.block_offset, where.stored_length)
+            at, where = offset + extent.length, extent.location
+            if where is None:
+                yield at, None
+            else:
+                yield at, PackRange(where.pack, where.block_offset, where.stored_length)
 
 
 def _leaves(contents: Contents, ref: NodeRef, begin: int, offset: int) -> Iterator[_Leaf]:

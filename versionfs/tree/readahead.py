@@ -1,6 +1,6 @@
 """Fetches what a reader of a large file will read next, for stores behind a network.
 
-Reads one after the other open a window that doubles while they go on; it is kept full ahead of the
+Reads one after the other open a window that grows while they go on; it is kept full ahead of the
 reader, as in the kernel's own read-ahead. A read elsewhere closes it and drops what was not begun.
 """
 
@@ -12,8 +12,13 @@ from typing import Final
 
 from versionfs.chunkstore import PackRange, PackSource
 
-FIRST_BYTES: Final = 2 * 1024 * 1024
+FIRST_BYTES: Final = 4 * 1024 * 1024
 MOST_BYTES: Final = 64 * 1024 * 1024
+_GROWTH: Final = 4
+_REQUEST_BYTES: Final = 8 * 1024 * 1024
+"""What is asked for at a time, once the window is large: a request costs processor time."""
+_REST_BYTES: Final = 1024 * 1024
+"""So little of a pack is not left for a request of its own."""
 _OUT_OF_ORDER_BYTES: Final = 4 * 1024 * 1024
 """How far a read may be from where the last one ended: the kernel sends several at a time, of up to
 1 MiB each, and threads take them in any order."""
@@ -23,14 +28,18 @@ class Readahead:
     """The window of one open file. Thread-safe."""
 
     def __init__(
-        self, source: PackSource, size_bytes: int, ranges: Callable[[int, int], Iterator[PackRange]]
+        self,
+        source: PackSource,
+        size_bytes: int,
+        ranges: Callable[[int, int], Iterator[tuple[int, PackRange | None]]],
     ) -> None:
         """Makes a closed window.
 
         Args:
             source: fetches.
             size_bytes: of the file.
-            ranges: yields where the bytes ``[start, end)`` of the file lie; it may read.
+            ranges: yields where the bytes ``[start, end)`` of the file lie (None for a hole), each
+                after where it ends in the file; it may read.
         """
         self._source = source
         self._size = size_bytes
@@ -41,6 +50,7 @@ class Readahead:
         self._window = 0
         self._until = 0
         self._grown = 0
+        self._planning = False
         self._opened = 0  # counts the windows: what belongs to one that was closed is left
 
     def note(self, offset: int, end: int) -> None:
@@ -61,18 +71,12 @@ class Readahead:
                 self._window = FIRST_BYTES
                 self._until = self._grown = end
             elif end - self._grown >= self._window // 2:
-                self._window = min(2 * self._window, MOST_BYTES)
+                self._window = min(_GROWTH * self._window, MOST_BYTES)
                 self._grown = end
-            # Nearly full, so that as many requests run as there are connections.
-            if self._until - end > self._window - self._window // 8:
+            if self._planning or not self._has_room():
                 return
-            start = max(self._until, end)
-            stop = min(end + self._window, self._size)
-            if stop <= start:
-                return
-            self._until = stop
-            opened = self._opened
-        self._source.later(lambda: self._prefetch(start, stop, opened))
+            self._planning = True
+        self._source.later(self._plan)
 
     def close(self) -> None:
         """Closes the window; the next reads may open it again."""
@@ -86,9 +90,71 @@ class Readahead:
             self._opened += 1
             self._source.cancel(self)
 
-    def _prefetch(self, start: int, stop: int, opened: int) -> None:
-        ranges = list(self._ranges(start, stop))
-        with self._lock:
-            # Under the lock, so that what was closed meanwhile is not fetched after all.
-            if opened == self._opened:
-                self._source.prefetch(ranges, self)
+    def _has_room(self) -> bool:
+        """Whether the window is open and a request fits into it, or the rest of the file."""
+        begin = max(self._until, self._next)
+        room = min(self._next + self._window, self._size) - begin
+        return room > 0 and room >= min(self._request(), self._size - begin)
+
+    def _request(self) -> int:
+        """Returns the bytes of a request: as many as run side by side are to fit in."""
+        return min(self._window // 4, _REQUEST_BYTES)
+
+    def _plan(self) -> None:
+        """Asks for all that fits into the window; one thread at a time."""
+        try:
+            while True:
+                with self._lock:
+                    if not self._has_room():
+                        self._planning = False
+                        return
+                    opened, least = self._opened, self._request()
+                    start = max(self._until, self._next)
+                    stop = min(self._next + self._window, self._size)
+                found = self._requests(start, stop, least)
+                with self._lock:
+                    # Under the lock, so that what was closed meanwhile is not fetched after all.
+                    if opened == self._opened:
+                        self._until = found[-1][0] if found else stop  # nothing but holes
+                        for _, ranges in found:
+                            self._source.prefetch(ranges, self)
+        except BaseException:
+            with self._lock:
+                self._planning = False
+            raise
+
+    def _requests(self, start: int, stop: int, least: int) -> list[tuple[int, list[PackRange]]]:
+        """Returns what to ask for from ``start`` on, each with where it ends in the file.
+
+        They are of one pack each, and of ``least`` bytes or what the pack has. The last may end
+        before ``stop``: what is behind it is asked for next time, with more.
+        """
+        found: list[tuple[int, list[PackRange]]] = []
+        ranges: list[PackRange] = []
+        held = until = 0
+        for end, where in self._ranges(start, min(stop + _REST_BYTES, self._size)):
+            if where is not None:
+                if ranges and ranges[0].pack != where.pack:
+                    _add(found, until, ranges, held < _REST_BYTES)
+                    ranges, held = [], 0
+                    if until >= stop:
+                        return found
+                ranges.append(where)
+                held += where.length
+            until = end
+            if ranges and held >= least and end <= stop:
+                found.append((end, ranges))
+                ranges, held = [], 0
+        if until >= self._size or not found:
+            _add(found, until, ranges, held < _REST_BYTES)
+        return found
+
+
+def _add(
+    found: list[tuple[int, list[PackRange]]], end: int, ranges: list[PackRange], is_little: bool
+) -> None:
+    """Adds the last request of a pack; a little one becomes a part of the one before."""
+    if found and (not ranges or (is_little and found[-1][1][0].pack == ranges[0].pack)):
+        found[-1] = (end, found[-1][1] + ranges)
+    elif ranges:
+        found.append((end, ranges))

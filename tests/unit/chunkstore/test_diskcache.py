@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -266,3 +267,37 @@ def test_a_full_disk_is_one_warning_and_nothing_wrong(
     assert not cache.is_writable
     assert cache.granules(pack(1), 0, 10) == {0: DATA[:G], 1: DATA[G : 2 * G]}
     assert caplog.text.count("working without the disk cache") == 1
+
+
+@pytest.mark.parametrize("failing", ["open", "pwrite"])
+def test_where_the_kernel_cannot_be_gone_past_writes_go_through_it(
+    failing: str, cache: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = random.Random(2).randbytes(40 * G + 777)
+    refused: list[int] = []
+    past: set[int] = set()
+    real_open, real_pwrite = os.open, os.pwrite
+
+    def open_(path: str, flags: int, *more: int, **named: int) -> int:
+        if flags & os.O_DIRECT and failing == "open":
+            refused.append(flags)
+            raise OSError(errno.EINVAL, "no O_DIRECT here")
+        descriptor = real_open(path, flags, *more, **named)
+        past.discard(descriptor)
+        if flags & os.O_DIRECT:
+            past.add(descriptor)
+        return descriptor
+
+    def pwrite(descriptor: int, bytes_: bytes, offset: int) -> int:
+        if descriptor in past:
+            refused.append(offset)
+            raise OSError(errno.EINVAL, "not aligned as this disk wants it")
+        return real_pwrite(descriptor, bytes_, offset)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    for number in (1, 2):
+        cache.write(pack(number), 0, data)
+        assert cache.read(pack(number), 0, len(data)) == data
+    assert len(refused) == 1
+    assert cache.is_writable
