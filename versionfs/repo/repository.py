@@ -159,9 +159,14 @@ class Repository:
             raise self._told(conflict, branch, old) from conflict
 
     def _if_in_history(self, branch: str, commit: NodeRef) -> Ref | None:
-        """Returns a branch if the commit is among the first parents of its head."""
+        """Returns a branch if the commit is below its head, along first parents.
+
+        That it is the head says nothing: another may have moved the branch there.
+        """
         try:
             head = self.branch(branch)
+            if head.commit.id == commit.id:
+                return None
             number = self.commit(commit).number
             for found in self.history(head.commit):
                 if found.number <= number:

@@ -134,11 +134,10 @@ def test_a_move_whose_reply_was_lost_counts_though_somebody_went_on(
     assert theirs is not None
     ref = repository.advance("main", mine.ref, version, old=first.commit, reason="again")
     assert ref.commit == theirs.ref
+    repository.create_branch("other", repository.commit(first.commit))
+    _, at = store.refs.read(repository.name, RefKind.BRANCH, "other")
+    repository.advance("other", mine.ref, at, old=first.commit, reason="move")
     with pytest.raises(ConflictError, match="moved from"):
-        other = repository.commit(first.commit)
-        repository.create_branch("other", other)
-        _, at = store.refs.read(repository.name, RefKind.BRANCH, "other")
-        repository.advance("other", mine.ref, at, old=first.commit, reason="move")
         repository.advance("other", theirs.ref, at, old=first.commit, reason="lost")
 
 
