@@ -177,7 +177,7 @@ operations = st.tuples(st.sampled_from(KINDS + CONTROLS), st.integers(0, 2**32 -
 
 @pytest.mark.timeout(3 * 3600 if NIGHTLY else 200)
 @settings(
-    max_examples=settings().max_examples // (1 if NIGHTLY else 4),
+    max_examples=settings().max_examples // (1 if NIGHTLY else 5),
     suppress_health_check=list(HealthCheck),
 )
 @given(steps=st.lists(operations, min_size=1, max_size=60))
@@ -297,10 +297,10 @@ class Versions(RuleBasedStateMachine):
 @pytest.mark.timeout(3 * 3600 if NIGHTLY else 200)
 def test_commit_restore_and_remount(arena):
     run_state_machine_as_test(
-        lambda: Versions(arena),
+        lambda: Versions(arena),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=settings().max_examples if NIGHTLY else 12,
-            stateful_step_count=30 if NIGHTLY else 8,
+            max_examples=settings().max_examples if NIGHTLY else 5,
+            stateful_step_count=30 if NIGHTLY else 6,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -521,7 +521,6 @@ def test_the_current_folder_may_be_removed(here):
         lambda: os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=at),
         lambda: os.mkdir("d", dir_fd=at),
         lambda: os.symlink("x", "l", dir_fd=at),
-        lambda: os.stat("..", dir_fd=at) and os.link(here, "x", dst_dir_fd=at),
     ):
         assert error_of(call) in (errno.ENOENT, errno.EPERM)
     (here / "d").mkdir()
@@ -890,7 +889,8 @@ def test_setgid_folders_pass_their_group_on(here):
     assert as_user(NOBODY, NOBODY, here, work) == [
         (7, "0o2000"), (7, "0o0"), (7, "0o0"), (7, "0o0")]  # fmt: skip
     os.chmod(here, 0o777)
-    assert as_user(NOBODY, NOBODY, here, lambda: os.mkdir("e") or os.stat("e").st_gid) == NOBODY
+    assert as_user(NOBODY, NOBODY, here, lambda: os.mkdir("e")) is None
+    assert os.stat(here / "e").st_gid == NOBODY
 
 
 @needs_root
@@ -924,7 +924,7 @@ def test_sticky_folders(here):
                 call()
                 found.append(0)
             except OSError as error:
-                found.append(error.errno)
+                found.append(error.errno or 0)
         return found
 
     assert as_user(NOBODY, NOBODY, here, work) == [errno.EPERM] * 3 + [0]
@@ -1091,7 +1091,7 @@ except BlockingIOError:
 
 
 def _locked(path: Path, how: str) -> str:
-    command = [sys.executable, "-S", "-c", _LOCKER, path, how]
+    command = [sys.executable, "-S", "-c", _LOCKER, str(path), how]
     return subprocess.check_output(command, text=True).strip()
 
 
@@ -1184,9 +1184,9 @@ def test_fsync_of_everything(here, base):
         os.fsync(opened.fileno())
         os.fdatasync(opened.fileno())
     for path in (here, base, base / "file"):
-        opened = os.open(path, os.O_RDONLY)
-        os.fsync(opened)
-        os.close(opened)
+        number = os.open(path, os.O_RDONLY)
+        os.fsync(number)
+        os.close(number)
     os.sync()
 
 
