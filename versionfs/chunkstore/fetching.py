@@ -15,7 +15,7 @@ from typing import Final
 from versionfs.chunkstore.diskcache import GRANULE_BYTES, DiskCache
 from versionfs.chunkstore.inflight import RUN_GRANULES, Fetch, InFlight
 from versionfs.chunkstore.recent import RecentRuns
-from versionfs.chunkstore.source import PackRange
+from versionfs.chunkstore.source import PackRange, Scan
 from versionfs.errors import CorruptionError, NotFoundError, StorageError
 from versionfs.objectstore import ObjectStore, WouldBlock, may_block
 from versionfs.pack import pack_key
@@ -86,7 +86,7 @@ class FetchingSource:
             self._damaged,
         )
 
-    def read(self, pack: PackId, start: int, length: int, scan: bool = False) -> bytes:
+    def read(self, pack: PackId, start: int, length: int, scan: int = Scan.NONE) -> bytes:
         """See ``PackSource.read``."""
         first, last = start // GRANULE_BYTES, (start + length - 1) // GRANULE_BYTES
         pieces = self._recent.pieces(pack, first, last)
@@ -165,7 +165,7 @@ class FetchingSource:
         size = self._sizes.get(pack)
         return 1 << 32 if size is None else -(-size // GRANULE_BYTES)
 
-    def _demand(self, pack: PackId, first: int, last: int, scan: bool) -> _Pieces:
+    def _demand(self, pack: PackId, first: int, last: int, scan: int) -> _Pieces:
         """Waits for granules, and returns them by number."""
         asked: list[int] = []
         while True:
@@ -174,7 +174,7 @@ class FetchingSource:
             missing = [number for number in range(first, last + 1) if number not in pieces]
             if not missing:
                 return pieces
-            asked = asked or (self._around(pack, missing) if scan else missing)
+            asked = asked or (self._around(pack, missing, scan) if scan else missing)
             fetches = self._in_flight.ask(pack, sorted({*asked, *missing}), demand=True)
             for number in missing:
                 for fetch in fetches:
@@ -183,7 +183,7 @@ class FetchingSource:
             if len(pieces) == last - first + 1:
                 return pieces
 
-    def _around(self, pack: PackId, missing: list[int]) -> list[int]:
+    def _around(self, pack: PackId, missing: list[int], kind: int) -> list[int]:
         """Returns the granules that a scan fetches together with those that it needs."""
         first, last = missing[0], missing[-1]
         with self._lock:
@@ -191,7 +191,8 @@ class FetchingSource:
             self._scans[pack] = scan
             if len(self._scans) > _SCANS:
                 self._scans.popitem(last=False)
-            misses, before = scan.misses, scan.last
+            before = scan.last
+            misses = len(_SCAN_GRANULES) if kind == Scan.ALL else scan.misses
             # After the whole pack was brought, a miss means that it was evicted.
             scan.misses = (misses + 1) % (len(_SCAN_GRANULES) + 1)
             scan.last = first

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Final, TypeVar
 
 from versionfs.chunking import chunk_id, decode_block
-from versionfs.chunkstore.source import PackRange, PackSource
+from versionfs.chunkstore.source import PackRange, PackSource, Scan
 from versionfs.errors import CorruptionError, NotFoundError
 from versionfs.objectstore import WouldBlock
-from versionfs.types import Location, short
+from versionfs.types import Location, PackId, short
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 _FAILURES: Final = (CorruptionError, NotFoundError, WouldBlock)
 _MAX_STORED_BYTES: Final = 64 * 1024 * 1024 + 1024
+_MANY_READS: Final = 64
+"""A scan that read so many blocks of one pack will read as many of the next: some 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class PackReader:
         self._blocks: OrderedDict[tuple[bytes, int], _Block] = OrderedDict()
         self._lock = threading.Lock()
         self._blocks_read = self._bytes_read = self._hits = self._verified = 0
+        # Of a scan: the pack that it is in, the blocks it read there, and what it will need.
+        self._scanned: bytes = b""
+        self._scanned_blocks = 0
+        self._scan = Scan.NEAR
 
     def statistics(self) -> ReadStatistics:
         """Returns counts since the reader was made."""
@@ -176,14 +182,23 @@ class PackReader:
     def _load(self, location: Location, scan: bool) -> memoryview:
         if not 0 < location.stored_length <= _MAX_STORED_BYTES:
             raise CorruptionError(f"a location claims {location.stored_length} bytes")
+        kind = self._scans(location.pack) if scan else Scan.NONE
         stored = self.source.read(
-            location.pack, location.block_offset, location.stored_length, scan
+            location.pack, location.block_offset, location.stored_length, kind
         )
         self._blocks_read += 1
         self._bytes_read += len(stored)
         if len(stored) != location.stored_length:
             raise CorruptionError("the pack is truncated")
         return memoryview(decode_block(stored))
+
+    def _scans(self, pack: PackId) -> Scan:
+        """Takes notice of a scan's read, and returns how much of the pack it will likely need."""
+        if pack != self._scanned:
+            self._scan = Scan.ALL if self._scanned_blocks >= _MANY_READS else Scan.NEAR
+            self._scanned, self._scanned_blocks = pack, 0
+        self._scanned_blocks += 1
+        return self._scan
 
     def _damaged(self, location: Location, what: str) -> CorruptionError:
         pack = location.pack.hex()

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from versionfs.objectstore import ObjectStore
 from versionfs.pack import pack_key
 from versionfs.types import PackId
+
+
+class Scan(IntEnum):
+    """What a read tells of those that will follow."""
+
+    NONE = 0
+    NEAR = 1
+    """What lies around will likely be read soon, as in a walk."""
+    ALL = 2
+    """So will all of the pack: much of the one before it was."""
 
 
 class PackRange(NamedTuple):
@@ -25,10 +36,10 @@ class PackSource(Protocol):
     def is_cached(self) -> bool:
         """Whether bytes may come from a cache: then what is damaged can be fetched again."""
 
-    def read(self, pack: PackId, start: int, length: int, scan: bool = False) -> bytes:
+    def read(self, pack: PackId, start: int, length: int, scan: int = Scan.NONE) -> bytes:
         """Returns the bytes ``[start, start + length)`` of a pack; fewer if that ends earlier.
 
-        ``scan`` says that what lies around will likely be read soon, as in a walk.
+        ``scan`` is a :class:`Scan`.
 
         Raises:
             NotFoundError: there is no such pack.
@@ -72,7 +83,7 @@ class DirectSource:
         pack: PackId,
         start: int,
         length: int,
-        scan: bool = False,  # noqa: ARG002
+        scan: int = Scan.NONE,  # noqa: ARG002
     ) -> bytes:
         """See ``PackSource.read``."""
         return self._objects.get(pack_key(pack), start, length)

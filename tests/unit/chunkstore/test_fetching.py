@@ -14,6 +14,7 @@ from tests.support.remote import RemoteFolder
 from versionfs.chunkstore import DiskCache, FetchingSource, PackRange
 from versionfs.chunkstore.diskcache import GRANULE_BYTES
 from versionfs.chunkstore.recent import RecentRuns
+from versionfs.chunkstore.source import Scan
 from versionfs.errors import NotFoundError, StorageTransientError
 from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.pack import pack_key
@@ -145,6 +146,16 @@ def test_a_scan_brings_more_with_each_miss_and_then_the_pack(place: Place) -> No
     assert source.read(PACK, 0, len(DATA)) == DATA
     assert place.remote.requests["get"] == requests <= 7
     assert place.remote.received <= len(DATA) + 256 * 1024
+
+
+def test_a_scan_that_needs_all_of_a_pack_gets_it_with_its_first_miss(place: Place) -> None:
+    source = place.source()
+    assert source.read(PACK, 100, 1000, Scan.ALL) == DATA[100:1100]
+    settle(source)
+    assert place.remote.received <= len(DATA) + GRANULE_BYTES
+    requests = place.remote.requests["get"]
+    assert source.read(PACK, 0, len(DATA)) == DATA
+    assert place.remote.requests["get"] == requests <= 3
 
 
 def test_the_rest_of_a_pack_comes_side_by_side(place: Place) -> None:
