@@ -43,7 +43,7 @@ from versionfs.vfs.owner import Owner
 from versionfs.vfs.resolver import version_of
 from versionfs.vfs.space import NAME_MAX, Space, SpaceCounter
 from versionfs.vfs.views import Invalidation, Located, Mover, Step, View
-from versionfs.vfs.xattrs import ExtendedAttributes
+from versionfs.vfs.xattrs import ExtendedAttributes, told_of_entry
 
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
@@ -406,6 +406,9 @@ class FileSystem:
     def branch_xattr(self, branch: Branch, local: int, key: bytes) -> bytes | None:
         """Returns an attribute that tells what a node of a branch folder is; None if none does."""
         workspace = branch.workspace
+        if key in (b"id", b"rfiles", b"rbytes"):
+            entry = workspace.unchanged(local)
+            return None if entry is None else told_of_entry(entry, key)
         if local not in workspace.names.folders:
             return None
         if key == b"store":

@@ -90,12 +90,15 @@ class ExtendedAttributes:
             return None
         if key == b"commit":
             return located.commit.id.hex().encode()
-        return _of_entry(entry, key)
+        return told_of_entry(entry, key)
 
 
-def _of_entry(entry: Entry, key: bytes) -> bytes | None:
+def told_of_entry(entry: Entry, key: bytes) -> bytes | None:
+    """Returns what an attribute tells of an entry; files tell their id only."""
     if key == b"id":
         return entry.content.hex().encode()
+    if not entry.is_dir:
+        return None
     if key == b"rfiles":
         return b"%d" % entry.files
     if key == b"rbytes":

@@ -245,6 +245,16 @@ class Workspace:
             return found[1].xattrs(found[2])
         return self.names.inode(number).xattrs
 
+    def unchanged(self, number: int) -> Entry | None:
+        """Returns the base's entry of what is as the base has it; None if it is changed."""
+        folder = self.names.folders.get(number)
+        if folder is not None:
+            if folder.number == ROOT:
+                return self.base.root if self.is_clean else None
+            return None if folder.recorded else self.names.folder_entry(folder)
+        found = self.names.base_file(number)
+        return None if found is None else found[1].entry(found[2])
+
     def path(self, number: int) -> bytes:
         """Returns the path of a directory, ``b""`` for the root."""
         return self.names.folder(number).path()
