@@ -90,13 +90,21 @@ class Refresher:
         """Watches the refs of the repositories in use, for ever."""
         while True:
             begun = trio.current_time()
+            failure: Exception | None = None
             try:
-                moved = await _in_thread(self._fs.moved)
-                for repository in {*moved, *self._failed}:
-                    await self.refresh(repository, look=False)
-                self._told = ""
+                # What moved is told once: whatever is not refreshed now must be remembered.
+                self._failed.update(await _in_thread(self._fs.moved))
             except Exception as error:  # noqa: BLE001  (polling goes on)
-                self._tell(error)
+                failure = error
+            for repository in list(self._failed):
+                try:
+                    await self.refresh(repository, look=False)
+                except Exception as error:  # noqa: BLE001  (the others go on)
+                    failure = error
+            if failure is None:
+                self._told = ""
+            else:
+                self._tell(failure)
             spent = trio.current_time() - begun
             if self._every_seconds is None:
                 await trio.sleep(max(POLL_SECONDS, _IDLE_SHARE * spent))
