@@ -13,11 +13,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from versionfs.errors import FileSystemError
-from versionfs.tree import Trees, place
-from versionfs.types import Commit, Entry, NodeRef
-from versionfs.workspace.base import BASE_KEY, PENDING_KEY, encode_base
+from versionfs.tree import Trees, place, same_entry
+from versionfs.types import Commit, Entry, Xattrs
+from versionfs.workspace.base import BASE_KEY, PENDING_KEY, decode_pending, encode_base
 from versionfs.workspace.content import Stack
-from versionfs.workspace.following import Step, follow, place_folder
+from versionfs.workspace.following import Dropped, Step, follow, place_folder
 from versionfs.workspace.inode import (
     ROOT,
     WHITEOUT,
@@ -42,13 +42,17 @@ _NAMES: Final = 2_000
 
 
 class PlannedName(NamedTuple):
-    """A name as it was at the cut, its file's topmost layer then, and where the tree has it."""
+    """A name as it was at the cut, its file's topmost layer then, and where the tree has it.
+
+    ``is_theirs`` says that others changed it: then the merge took theirs, or ours was the same.
+    """
 
     name: bytes
     number: int
     sequence: int
     layer: int
     found: InBase | None
+    is_theirs: bool
 
 
 class PlannedDirectory(NamedTuple):
@@ -69,8 +73,35 @@ class Cut(NamedTuple):
     frozen_below: int
 
 
+class Sides(NamedTuple):
+    """What a commit of ours was merged with, at some directory: the base of both, and theirs."""
+
+    base: Entry | None
+    theirs: Entry | None
+
+    def below(self, trees: Trees, name: bytes) -> Sides:
+        """Returns both at a name in it."""
+        return Sides(_entry(trees, self.base, name), _entry(trees, self.theirs, name))
+
+    @property
+    def differ(self) -> bool:
+        """Whether others changed what a merge takes as one value, or anything below."""
+        if self.base is None or self.theirs is None:
+            return self.base is not self.theirs
+        return not same_entry(self.base, self.theirs._replace(name=self.base.name))
+
+
+_ALONE: Final = Sides(None, None)
+"""The sides where others changed nothing."""
+
+
 def plan(
-    trees: Trees, frozen: FrozenTable, cut: Cut, root: Entry, number: int = ROOT
+    trees: Trees,
+    frozen: FrozenTable,
+    cut: Cut,
+    root: Entry,
+    number: int = ROOT,
+    sides: Sides = _ALONE,
 ) -> Iterator[PlannedDirectory]:
     """Yields the directories that have records, what is below each before it.
 
@@ -87,20 +118,26 @@ def plan(
         if sequence > cut.sequence:
             continue
         found = _find(trees, base, name)
+        own_sides = sides.below(trees, name) if sides.differ else _ALONE
         layer = 0
         record = None if child == WHITEOUT else frozen.get(inode_key(child))
         if record is not None:
             inode = Inode.decode(child, record)
             if inode.is_dir and found is not None and found.is_dir:
                 entry = found.leaf.entry(found.position)
-                yield from plan(trees, frozen, cut, entry, child)
+                yield from plan(trees, frozen, cut, entry, child, own_sides)
             layer = next((own.id for own in inode.layers if own.id < cut.frozen_below), 0)
-        names.append(PlannedName(name, child, sequence, layer, found))
+        names.append(PlannedName(name, child, sequence, layer, found, own_sides.differ))
     yield PlannedDirectory(number, base, names)
 
 
+def _entry(trees: Trees, directory: Entry | None, name: bytes) -> Entry | None:
+    found = _find(trees, directory, name)
+    return None if found is None else found.leaf.entry(found.position)
+
+
 def _find(trees: Trees, base: Entry | None, name: bytes) -> InBase | None:
-    if base is None or base.location is None:
+    if base is None or not base.is_dir or base.location is None:
         return None
     ref, leaf = trees.leaf_for(base.node, name)
     index = leaf.find(name)
@@ -130,13 +167,21 @@ class Settling:
         self._frozen = frozen
         self._cut = cut
         self._commit = commit
+        self._merged = True
 
     def steps(self, *, merged: bool) -> Generator[Step, None, None]:
         """Settles, step by step; ``merged`` says whether the commit has changes of others too."""
-        planned = plan(self._names.trees, self._frozen, self._cut, self._commit.root)
+        self._merged = merged
+        planned: Iterator[PlannedDirectory] | None = None
         batch: list[PlannedDirectory] = []
+        base = self._workspace.base
 
         def fetch() -> None:
+            nonlocal planned
+            if planned is None:
+                root = self._commit.root
+                sides = Sides(base.root, self._theirs().root) if merged else _ALONE
+                planned = plan(self._names.trees, self._frozen, self._cut, root, ROOT, sides)
             batch[:] = islice(planned, _BATCH)
 
         while True:
@@ -145,6 +190,14 @@ class Settling:
                 return
             for directory in batch:
                 yield from self._directory(directory, merged=merged)
+
+    def _theirs(self) -> Commit:
+        """Returns the head that ours was merged with: the new one itself, if ours added nothing."""
+        value = self._workspace.records.get(PENDING_KEY)
+        is_own = value is not None and decode_pending(value).commit.id == self._commit.ref.id
+        if not is_own or not self._commit.parents:
+            return self._commit
+        return self._workspace.store.commits.read(self._commit.parents[0])
 
     def _directory(
         self, directory: PlannedDirectory, *, merged: bool
@@ -162,25 +215,55 @@ class Settling:
             elif old != new:
                 folder.base = new
                 folder.version += 1
-        self._rebase(directory, new)
+        try:
+            yield self._rebase(directory)
+        except FileSystemError:
+            return  # removed while the base was read
         for start in range(0, len(directory.names), _NAMES):
-            self._settle_names(directory.number, directory.names[start : start + _NAMES])
-            yield []
+            yield self._settle_names(directory.number, directory.names[start : start + _NAMES])
 
-    def _rebase(self, directory: PlannedDirectory, _new: NodeRef | None) -> None:
+    def _rebase(self, directory: PlannedDirectory) -> list[Dropped]:
         changes = self._workspace.overlay.changes(quiet=True)
         inode = changes.inode(directory.number)
         inode.base = directory.base
+        changed = self._merged and self._take_attributes(inode, directory.base)
+        if changed:
+            inode.ctime_ns = changes.now
         if directory.number == ROOT:
             changes.put(BASE_KEY, encode_base(self._commit.ref))
             changes.put(PENDING_KEY, None)
         changes.apply(frees=True)
         if directory.number == ROOT:
             self._workspace.base = self._commit
+        return [Dropped(directory.number, None)] if changed else []
 
-    def _settle_names(self, parent: int, planned: Sequence[PlannedName]) -> None:
+    def _take_attributes(self, inode: Inode, entry: Entry | None) -> bool:
+        """Takes a directory's attributes from the merge, but for those changed since the cut.
+
+        Else the next commit would take back what others did to them.
+        """
+        if entry is None or not entry.is_dir:
+            return False
+        then = inode
+        if inode.sequence > self._cut.sequence:
+            value = self._frozen.get(inode_key(inode.number))
+            if value is None:
+                return False
+            then = Inode.decode(inode.number, value)
+            if then.sequence > self._cut.sequence:
+                return False  # after a restart: what it was at the cut is not known
+        old, now, new = _attributes(then), _attributes(inode), _merged(inode, entry)
+        inode.mode = new.mode if now.mode == old.mode else now.mode
+        inode.uid = new.uid if now.uid == old.uid else now.uid
+        inode.gid = new.gid if now.gid == old.gid else now.gid
+        inode.xattrs = new.xattrs if now.xattrs == old.xattrs else now.xattrs
+        inode.mtime_ns = new.mtime_ns if now.mtime_ns == old.mtime_ns else now.mtime_ns
+        return _attributes(inode) != now
+
+    def _settle_names(self, parent: int, planned: Sequence[PlannedName]) -> list[Dropped]:
         batch: list[Mutation] = []
         settled: list[tuple[PlannedName, Inode]] = []
+        dropped: list[Dropped] = []
         for item in planned:
             key = name_key(parent, item.name)
             value = self._names.table.get(key)
@@ -191,7 +274,11 @@ class Settling:
                     batch.append((key, None))
                 continue
             inode = self._names.inode(item.number)
-            if self._is_settled(parent, item, inode):
+            if item.is_theirs and (inode.is_file or stat.S_ISLNK(inode.mode)):
+                # What was changed since stays as it is, over what it was changed from.
+                if inode.sequence <= self._cut.sequence and item.number not in self._names.unsaved:
+                    dropped += self._give_way(parent, item)
+            elif self._is_settled(parent, item, inode):
                 batch += [(key, None), (inode_key(item.number), None)]
                 settled.append((item, inode))
             elif item.layer and item.found is not None and inode.is_file:
@@ -200,6 +287,29 @@ class Settling:
             self._names.table.apply(batch, frees=True)
         for item, inode in settled:
             self._return_to_base(parent, item, inode)
+            assert item.found is not None
+            entry = item.found.leaf.entry(item.found.position)
+            if _attributes(inode) != _merged(inode, entry):
+                dropped.append(Dropped(item.number, None))
+        return dropped
+
+    def _give_way(self, parent: int, item: PlannedName) -> list[Dropped]:
+        """Lets a name show what others made of it. Who has ours open keeps it, by its number."""
+        names = self._names
+        changes = self._workspace.overlay.changes(quiet=True)
+        lost = changes.inode(item.number)
+        lost.nlink -= 1
+        if not lost.nlink:
+            changes.remove(lost)
+        changes.put(name_key(parent, item.name), None)
+        changes.apply(frees=True)
+        folder = names.folders.get(parent)
+        if folder is not None:
+            names.unpin(folder, item.name)
+            folder.version += 1
+        if not lost.nlink and item.number not in names.orphans:
+            self._workspace.files.discard(lost)
+        return [Dropped(parent, item.name), Dropped(parent, None), Dropped(item.number, None)]
 
     def _is_settled(self, parent: int, item: PlannedName, inode: Inode) -> bool:
         """Whether the new base says all that a record says."""
@@ -212,11 +322,8 @@ class Settling:
         ):
             return False
         entry = item.found.leaf.entry(item.found.position)
-        if (
-            inode.mode & 0o7777 != entry.mode
-            or (inode.uid, inode.gid, inode.xattrs) != (entry.uid, entry.gid, entry.xattrs)
-            or inode.mtime_ns != entry.mtime_ns
-        ):
+        # A merge may have taken the times and the owner of others.
+        if not self._merged and _attributes(inode) != _merged(inode, entry):
             return False
         if inode.is_dir:
             prefix = names_prefix(item.number)
@@ -263,3 +370,23 @@ class Settling:
 
         for layer in files.layered(inode).settle(item.layer, entry, record):
             files.discard_layer(layer)
+
+
+class _Attributes(NamedTuple):
+    """What a commit keeps of a node beside its content; ``mode`` has the type."""
+
+    mode: int
+    uid: int
+    gid: int
+    xattrs: Xattrs
+    mtime_ns: int
+
+
+def _attributes(inode: Inode) -> _Attributes:
+    return _Attributes(inode.mode, inode.uid, inode.gid, inode.xattrs, inode.mtime_ns)
+
+
+def _merged(inode: Inode, entry: Entry) -> _Attributes:
+    """Returns the attributes that an entry of the new base gives a node."""
+    mode = stat.S_IFMT(inode.mode) | entry.mode
+    return _Attributes(mode, entry.uid, entry.gid, entry.xattrs, entry.mtime_ns)

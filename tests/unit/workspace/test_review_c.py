@@ -1,0 +1,210 @@
+"""Commits that were merged with those of others, and restores, while programs go on working."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.stores import make_store
+from versionfs.repo import Store
+from versionfs.transfer import import_source
+from versionfs.types import Commit
+from versionfs.workspace import CommitRequest, Workspace, commit, folder_of
+from versionfs.workspace.commit import Committing
+from versionfs.workspace.following import Dropped
+
+_REQUEST = CommitRequest("set", "main", "message", "author")
+
+
+@dataclass
+class Made:
+    """A store with a commit, and a workspace of it."""
+
+    folder: Path
+    store: Store
+    workspace: Workspace = field(init=False)
+    others: int = 0
+
+    def __post_init__(self) -> None:
+        self.workspace = self.open(folder_of(self.store, "set", "main"))
+
+    def head(self) -> Commit:
+        """Returns the head of the branch."""
+        return self.store.commits.read(self.store.repository("set").branch("main").commit)
+
+    def open(self, folder: Path) -> Workspace:
+        """Opens a workspace of the head."""
+        return Workspace(self.store, folder, self.head())
+
+    def reopen(self) -> Workspace:
+        """Opens the workspace again, as after a restart."""
+        self.workspace.close()
+        self.workspace = self.open(folder_of(self.store, "set", "main"))
+        return self.workspace
+
+    def by_others(self, change: Callable[[Workspace], object]) -> None:
+        """Commits something from a workspace elsewhere."""
+        self.others += 1
+        other = self.open(self.folder / f"other{self.others}")
+        change(other)
+        commit(other, _REQUEST)
+        other.close()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Made]:
+    with make_store(tmp_path / "home") as store:
+        source = tmp_path / "source"
+        (source / "sub" / "deep").mkdir(parents=True)
+        for path in ("a", "b", "sub/x", "sub/y", "sub/deep/z"):
+            (source / path).write_bytes(b"first " + path.encode())
+        import_source(store, "set", "main", b"", source, message="m", author="a")
+        made = Made(tmp_path, store)
+        yield made
+        made.workspace.close()
+
+
+def _look(workspace: Workspace, path: bytes) -> int:
+    number = 1
+    for part in path.split(b"/"):
+        found = workspace.lookup(number, part)
+        if found is None:
+            raise FileNotFoundError(path)
+        number = found.number
+    return number
+
+
+def _text(workspace: Workspace, path: bytes) -> bytes:
+    return workspace.files.read(_look(workspace, path), 0, 1_000)
+
+
+def _write(workspace: Workspace, path: bytes, offset: int, data: bytes) -> None:
+    workspace.files.write(workspace.overlay.changes, _look(workspace, path), offset, data)
+
+
+def _create(workspace: Workspace, path: bytes, data: bytes = b"new") -> int:
+    folder, _, name = path.rpartition(b"/")
+    parent = _look(workspace, folder) if folder else 1
+    mode = stat.S_IFREG | 0o644
+    number = workspace.overlay.make(parent, name, mode, os.getuid(), os.getgid())
+    workspace.files.write(workspace.overlay.changes, number, 0, data)
+    return number
+
+
+def _committed(
+    workspace: Workspace, after_cut: Callable[[], object] = lambda: None
+) -> list[Dropped]:
+    """Commits, with changes right after the cut; returns what the kernel had to drop."""
+    committing = Committing(workspace, _REQUEST)
+    committing.cut()
+    after_cut()
+    committing.publish()
+    dropped: list[Dropped] = []
+    for step in committing.settle():
+        if callable(step):
+            step()
+        else:
+            dropped += step
+    committing.end()
+    return dropped
+
+
+def _end(steps: Iterator[object]) -> None:
+    for step in steps:
+        if callable(step):
+            step()
+
+
+# -- commits of others in between ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("touch", ["time", "equal bytes"])
+def test_what_others_changed_gets_another_number(made: Made, touch: str) -> None:
+    ours = made.workspace
+    number = _look(ours, b"a")
+    if touch == "time":
+        ours.overlay.set_attributes(number, mtime_ns=10**18)
+    else:
+        _write(ours, b"a", 0, b"first")
+    made.by_others(lambda other: _write(other, b"a", 0, b"THEIRS and longer"))
+    _create(ours, b"new")
+    dropped = _committed(ours)
+    assert Dropped(1, b"a") in dropped
+    assert Dropped(number, None) in dropped
+    # Who has it open reads on what it was: under its number the kernel has pages of it.
+    assert ours.files.read(number, 0, 99) == b"first a"
+    assert _look(ours, b"a") != number
+    assert _text(ours, b"a") == b"THEIRS and longer"
+    assert ours.is_clean
+
+
+def test_a_file_written_since_the_cut_never_mixes_with_theirs(made: Made) -> None:
+    ours = made.workspace
+    _write(ours, b"a", 0, b"first")  # as it was: the merge takes theirs
+    made.by_others(lambda other: other.overlay.set_attributes(_look(other, b"a"), size=2))
+    _create(ours, b"new")
+    _committed(ours, lambda: _write(ours, b"a", 6, b"A!"))
+    assert _text(ours, b"a") == b"first A!"
+    assert not ours.is_clean
+    commit(ours, _REQUEST)
+    assert _text(made.reopen(), b"a") == b"first A!"
+    assert made.workspace.is_clean
+
+
+def test_a_touched_file_that_others_removed_does_not_come_back(made: Made) -> None:
+    ours = made.workspace
+    _write(ours, b"a", 0, b"first")
+    made.by_others(lambda other: other.overlay.unlink(1, b"a"))
+    _create(ours, b"new")
+    _committed(ours)
+    assert ours.lookup(1, b"a") is None
+    assert ours.is_clean
+
+
+def test_a_file_that_only_we_changed_keeps_its_number(made: Made) -> None:
+    ours = made.workspace
+    number = _look(ours, b"a")
+    _write(ours, b"a", 0, b"OURS!")
+    made.by_others(lambda other: _write(other, b"b", 0, b"THEIR"))
+    dropped = _committed(ours)
+    assert _look(ours, b"a") == number
+    assert _text(ours, b"a") == b"OURS! a"
+    assert _text(ours, b"b") == b"THEIR b"
+    assert Dropped(1, b"a") not in dropped
+    assert ours.is_clean
+
+
+def test_attributes_of_directories_that_others_changed_stay(made: Made) -> None:
+    ours = made.workspace
+    _write(ours, b"sub/x", 0, b"X")
+    sub = _look(ours, b"sub")
+
+    def change(other: Workspace) -> None:
+        other.overlay.set_attributes(1, mode=0o711)
+        other.overlay.set_attributes(_look(other, b"sub"), mode=0o700)
+        other.overlay.set_xattr(_look(other, b"sub"), b"user.by", b"others")
+
+    made.by_others(change)
+    dropped = _committed(ours, lambda: _create(ours, b"sub/late"))
+    assert {Dropped(1, None), Dropped(sub, None)} <= set(dropped)
+    _create(ours, b"later")
+    commit(ours, _REQUEST)
+    root = made.head().root
+    found = made.store.trees.lookup(root.node, b"sub")
+    assert found is not None
+    assert (root.mode, found.mode, found.xattrs) == (0o711, 0o700, ((b"user.by", b"others"),))
+    assert ours.is_clean
+
+
+def test_attributes_of_directories_that_we_changed_since_the_cut_stay(made: Made) -> None:
+    ours = made.workspace
+    _write(ours, b"sub/x", 0, b"X")
+    sub = _look(ours, b"sub")
+    made.by_others(lambda other: other.overlay.set_attributes(_look(other, b"sub"), mode=0o700))
+    _committed(ours, lambda: ours.overlay.set_attributes(sub, mode=0o750))
+    assert stat.S_IMODE(ours.names.inode(sub).mode) == 0o750
