@@ -106,6 +106,8 @@ class Branches:
                 continue
             branch.is_gone = False
             workspace = branch.workspace
+            if workspace.records.is_stale and branch.parent:
+                yield [Invalidation(branch.parent, branch.name.encode())]
             if head.ref == workspace.base.ref or not workspace.is_clean:
                 continue
             if not branch.is_committing:
@@ -185,7 +187,7 @@ class Branches:
     def _branch(self, repository: str, name: str, head: Commit, parent: int) -> Branch | None:
         key = (repository, name)
         branch = self._by_name.get(key)
-        if branch is None:
+        if branch is None or branch.workspace.records.is_stale:
             folder = folder_of(self._store, repository, name)
             try:
                 workspace = Workspace(self._store, folder, head)

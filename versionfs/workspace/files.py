@@ -39,11 +39,21 @@ class Files:
         self._layered: OrderedDict[int, LayeredFile] = OrderedDict()
         self._stored: OrderedDict[int, FileContent] = OrderedDict()
         self._opens: Counter[int] = Counter()
-        reserved = records.get(NEXT_LAYER_KEY)
-        self._next_layer = 1 if reserved is None else int.from_bytes(reserved, "little")
-        self._reserved = self._first_layer = self._next_layer
+        self._is_counting = False
+        self._next_layer = self._reserved = self._first_layer = 1
         self._frozen_below = 0
         self._doomed: list[int] = []
+        if records.exists:
+            self._count()
+
+    def _count(self) -> None:
+        """Begins to number layers: above all that were ever recorded, and all that are there."""
+        if not self._is_counting:
+            staging = self._records.staging
+            reserved = self._records.get(NEXT_LAYER_KEY)
+            self._reserved = 1 if reserved is None else int.from_bytes(reserved, "little")
+            self._next_layer = self._first_layer = max(self._reserved, staging.highest() + 1)
+            self._is_counting = True
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -206,6 +216,7 @@ class Files:
         layers = file.stack.layers
         fresh = None
         if not layers or layers[0].id < self._frozen_below:
+            self._count()
             fresh = self._next_layer
             self._next_layer += 1
         return file, _Recorder(self, begin, number, fresh)
@@ -214,11 +225,17 @@ class Files:
         """Notes that a layer hides stored bytes; see ``Records``."""
         self._records.overwrites(layer)
 
-    def reserve(self, changes: Changes) -> None:
-        """Records that layer numbers are used up, before one is."""
-        if self._next_layer > self._reserved:
-            self._reserved = self._next_layer + _RESERVED
-            changes.put(NEXT_LAYER_KEY, self._reserved.to_bytes(8, "little"))
+    def reserve(self, changes: Changes) -> int:
+        """Records that layer numbers are used up, before one is; see ``reserved``."""
+        if self._next_layer <= self._reserved:
+            return self._reserved
+        reserved = self._next_layer + _RESERVED
+        changes.put(NEXT_LAYER_KEY, reserved.to_bytes(8, "little"))
+        return reserved
+
+    def reserved(self, below: int) -> None:
+        """Notes that the record that ``reserve`` has made is there."""
+        self._reserved = max(self._reserved, below)
 
     def _written(self, begin: Begin, number: int) -> None:
         """Notes the time of a write that changed no record."""
@@ -338,9 +355,9 @@ class _Recorder:
         inode.mtime_ns = inode.ctime_ns = changes.now
         inode.mode = without_privileges(inode.mode)
         changes.put_all(mutations)
-        if self.fresh is not None:
-            self._files.reserve(changes)
+        reserved = 0 if self.fresh is None else self._files.reserve(changes)
         if stack.layers and stack.layers[0].limit:
             self._files.overwrites(stack.layers[0].id)
         changes.apply(frees=self.frees)
+        self._files.reserved(reserved)
         self.called = True

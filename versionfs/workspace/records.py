@@ -18,7 +18,7 @@ from typing import Final
 
 from versionfs.errors import ConflictError, FileSystemError
 from versionfs.types import NodeRef
-from versionfs.workspace.base import BASE_KEY, decode_base
+from versionfs.workspace.base import BASE_KEY, PENDING_KEY, decode_base
 from versionfs.workspace.database import sync_folder
 from versionfs.workspace.inode import ROOT, Inode, inode_key, names_prefix
 from versionfs.workspace.journal import Mutation
@@ -135,8 +135,11 @@ class Records:
         self._staging: Staging | None = None
         self._overwritten: set[int] = set()
         self._overwritten_lock = threading.Lock()
+        self.is_stale = False
+        """Whether another process changed the workspace since this one found that there was none:
+        what this one knows of it is wrong, and it must be opened anew."""
         if (folder / "table").is_dir():
-            self._open()
+            self._open(late=False)
 
     @property
     def exists(self) -> bool:
@@ -145,18 +148,35 @@ class Records:
 
     @property
     def staging(self) -> Staging:
-        """The staging files; makes the workspace."""
+        """The staging files; makes the workspace.
+
+        Raises:
+            FileSystemError: EBUSY: another process owns the workspace, or changed it.
+        """
         if self._staging is None:
-            self._open()
+            self._make()
         assert self._staging is not None
         return self._staging
 
-    def _open(self) -> None:
+    def _make(self) -> None:
+        try:
+            self._open(late=True)
+        except ConflictError as error:
+            raise FileSystemError(errno.EBUSY) from error
+
+    def _open(self, *, late: bool) -> None:
         owned = Owned(self.folder)
         try:
             table = Table(self.folder)
             try:
-                if table.get(BASE_KEY) is None:
+                found = table.get(BASE_KEY)
+                if found is not None and late and not self._is_like_new(table):
+                    self.is_stale = True
+                    raise ConflictError(
+                        f"another process has changed the workspace in {self.folder}",
+                        hint="look at the branch again",
+                    )
+                if found is None or late:
                     root = [(BASE_KEY, self._base()), (inode_key(ROOT), self._root.encode())]
                     table.apply(root)
                 self._staging = Staging(self.folder / "staging", quota_bytes=self._quota_bytes)
@@ -168,6 +188,19 @@ class Records:
             raise
         table.before_flush = self._sync_overwritten
         self._owned, self._table = owned, table
+        self.is_stale = False
+
+    def _is_like_new(self, table: Table) -> bool:
+        """Whether a table that another process left has no changes, on top of the same commit."""
+        value = table.get(inode_key(ROOT))
+        assert value is not None
+        root = Inode.decode(ROOT, value)
+        return (
+            table.get(BASE_KEY) == self._base()
+            and (root.mode, root.xattrs) == (self._root.mode, self._root.xattrs)
+            and table.get(PENDING_KEY) is None
+            and next(iter(table.scan(names_prefix(0)[:1])), None) is None
+        )
 
     @property
     def has_names(self) -> bool:
@@ -190,13 +223,10 @@ class Records:
         """Applies a batch, as ``Table.apply``; makes the workspace.
 
         Raises:
-            FileSystemError: EBUSY: another process owns the workspace.
+            FileSystemError: EBUSY: another process owns the workspace, or changed it.
         """
         if self._table is None:
-            try:
-                self._open()
-            except ConflictError as error:
-                raise FileSystemError(errno.EBUSY) from error
+            self._make()
         assert self._table is not None
         self._table.apply(mutations, frees=frees)
 

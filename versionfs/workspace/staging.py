@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from versionfs.workspace.database import sync_folder
 
 _DESCRIPTORS: Final = 256
 _BLOCK: Final = 512
+_LAYER_NAME: Final = re.compile("[0-9a-f]{16}")
 _TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -154,6 +156,11 @@ class Staging:
                     continue
                 if self.path(layer) == folder / file.name:
                     yield layer
+
+    def highest(self) -> int:
+        """Returns the highest layer there is; 0 if there is none."""
+        names = (name for folder in self.folder.iterdir() for name in _names(folder))
+        return max((int(name, 16) for name in names), default=0)
 
     # -- bytes -------------------------------------------------------------------------------------
 
@@ -296,3 +303,10 @@ class Staging:
         with self._lock:
             self._closed = True
             self._open.clear()
+
+
+def _names(folder: Path) -> list[str]:
+    """Returns the names in a folder that may be those of layers: the highest one only."""
+    if len(folder.name) != 2 or not folder.is_dir():
+        return []
+    return sorted(filter(_LAYER_NAME.fullmatch, os.listdir(folder)))[-1:]
