@@ -85,19 +85,41 @@ class RefCache:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def read(self, key: str) -> Found:
+    def read(self, key: str, *, fresh: bool = False) -> Found:
         """Returns a value and its version.
+
+        With ``fresh`` it is what the store has now, or an error: for those who decide by it what
+        is written.
 
         Raises:
             NotFoundError: there is none.
-            StorageTransientError: the store cannot be reached, and the value was never seen.
+            StorageTransientError: the store cannot be reached, and the value was never seen, or
+                must be fresh.
         """
         if self._objects.is_local:
             return self._objects.read(key)
+        if fresh:
+            return self._read_now(key)
         found = self.read_many([key])[0]
         if found is None:
             raise NotFoundError(f"there is no {key} in {self._objects.url}")
         return found
+
+    def _read_now(self, key: str) -> Found:
+        asked = time.monotonic()
+        try:
+            found = self._objects.read(key)
+        except NotFoundError:
+            self._take(key, None, asked)
+            raise
+        self._take(key, found, asked)
+        return found
+
+    def _take(self, key: str, found: Found | None, asked: float) -> None:
+        """Takes over what the store just said of a key."""
+        self._seen.reached()
+        self._seen.keep(key, found)
+        self._keep(key, found, asked)
 
     def exists(self, key: str) -> bool:
         """Tells whether there is a value."""
@@ -210,24 +232,26 @@ class RefCache:
 
     def replace(self, key: str, data: bytes, expected: Version | None) -> Version:
         """See ``ObjectStore.replace``."""
+        # Before it is sent: who asks while it is on its way may see what comes after it.
+        asked = time.monotonic()
         try:
             version = self._objects.replace(key, data, expected)
         except ConflictError:
             if not self._objects.is_local:
+                self._seen.reached()
                 with contextlib.suppress(VersionFSError):
-                    self._ask(key)
+                    self._read_now(key)
             raise
         if not self._objects.is_local:
-            self._seen.keep(key, (data, version))
-            self._keep(key, (data, version), time.monotonic())
+            self._take(key, (data, version), asked)
         return version
 
     def remove(self, key: str, expected: Version | None = None) -> None:
         """See ``ObjectStore.remove``."""
+        asked = time.monotonic()
         self._objects.remove(key, expected)
         if not self._objects.is_local:
-            self._seen.keep(key, None)
-            self._keep(key, None, time.monotonic())
+            self._take(key, None, asked)
 
     # -- what moves ------------------------------------------------------------------------------
 

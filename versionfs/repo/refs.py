@@ -103,14 +103,20 @@ class Refs:
         """Returns the key of a ref in the store."""
         return f"repos/{repository}/{kind.value}/{name}"
 
-    def read(self, repository: str, kind: RefKind, name: str) -> tuple[Ref, Version]:
+    def read(
+        self, repository: str, kind: RefKind, name: str, *, fresh: bool = False
+    ) -> tuple[Ref, Version]:
         """Returns a ref and the version to compare with when it is moved.
+
+        With ``fresh`` it is what the store has now: who decides by it what is written must not
+        take what was seen last for it.
 
         Raises:
             NotFoundError: there is none of that name.
+            StorageTransientError: the store cannot be reached.
         """
         key = self.key(repository, kind, name)
-        data, version = self._objects.read(key)
+        data, version = self._objects.read(key, fresh=fresh)
         return decode_ref(data, key), version
 
     def names(self, repository: str, kind: RefKind) -> list[str]:
@@ -168,7 +174,7 @@ class Refs:
         except ConflictError as conflict:
             # A replace that was retried after its reply was lost may have won: the nonce tells.
             try:
-                current, _ = self.read(repository, kind, name)
+                current, _ = self.read(repository, kind, name, fresh=True)
             except NotFoundError:
                 raise conflict from None
             if current.nonce != ref.nonce:
@@ -178,17 +184,23 @@ class Refs:
     def delete(
         self, repository: str, kind: RefKind, name: str, expected: Version | None = None
     ) -> None:
-        """Removes a ref.
+        """Removes a ref; without ``expected``, as it is when this begins.
 
         Raises:
             NotFoundError: there is none of that name.
             ConflictError: it no longer has the expected version.
         """
+        ref, found = self.read(repository, kind, name, fresh=True)
         if kind is RefKind.BRANCH:
-            ref, _ = self.read(repository, kind, name)
             self._log(repository, name, ref.commit, None, "delete")
-        key = self.key(repository, kind, name)
-        self._objects.remove(key, expected)
+        try:
+            self._objects.remove(self.key(repository, kind, name), expected or found)
+        except ConflictError as conflict:
+            what = "branch" if kind is RefKind.BRANCH else "tag"
+            raise ConflictError(
+                f"the {what} {name!r} of {repository} moved meanwhile; it was not deleted",
+                hint=f"look at `versionfs log {repository}`, then run the command again",
+            ) from conflict
 
     def _log(
         self, repository: str, name: str, old: NodeRef | None, new: NodeRef | None, reason: str

@@ -153,7 +153,8 @@ class Repository:
             )
         except ConflictError as conflict:
             # The reply may have been lost, and somebody may have committed on top since.
-            won = self._if_in_history(branch, commit)
+            is_new = old is None or commit.id != old.id
+            won = self._if_in_history(branch, commit) if is_new else None
             if won is not None:
                 return won
             raise self._told(conflict, branch, old) from conflict
@@ -164,7 +165,7 @@ class Repository:
         That it is the head says nothing: another may have moved the branch there.
         """
         try:
-            head = self.branch(branch)
+            head, _ = self.store.refs.read(self.name, RefKind.BRANCH, branch, fresh=True)
             if head.commit.id == commit.id:
                 return None
             number = self.commit(commit).number

@@ -244,7 +244,9 @@ class Store:
 
     def ensure_repository(self, name: str) -> None:
         """Makes a repository unless there is one; any number of writers may at once."""
-        if not self._exists(name):
+        try:
+            self.refcache.read(_marker(name), fresh=True)
+        except NotFoundError:
             with contextlib.suppress(AlreadyExistsError):
                 self.create_repository(name)
 

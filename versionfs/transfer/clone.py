@@ -298,7 +298,7 @@ def _move(
         old: NodeRef | None = None
         expected: Version | None = None
         try:
-            found, expected = target.refs.read(repository, kind, name)
+            found, expected = target.refs.read(repository, kind, name, fresh=True)
             old = found.commit
         except NotFoundError:
             outcome = Outcome.CREATED

@@ -275,7 +275,9 @@ def _resolved(pipeline: Pipeline, entry: Entry) -> Entry:
 def _head(target: _Target) -> tuple[Commit | None, Version | None]:
     store = target.repository.store
     try:
-        ref, version = store.refs.read(target.repository.name, RefKind.BRANCH, target.branch)
+        ref, version = store.refs.read(
+            target.repository.name, RefKind.BRANCH, target.branch, fresh=True
+        )
     except NotFoundError:
         return None, None
     return store.commits.read(ref.commit), version

@@ -190,7 +190,9 @@ class Committing:
     def _head(self) -> tuple[Commit, Version]:
         request, store = self._request, self._workspace.store
         try:
-            ref, version = store.refs.read(request.repository, RefKind.BRANCH, request.branch)
+            ref, version = store.refs.read(
+                request.repository, RefKind.BRANCH, request.branch, fresh=True
+            )
         except NotFoundError as error:
             raise NotFoundError(
                 f"{request.repository} has no branch {request.branch!r} any more",
@@ -255,7 +257,7 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
     def find() -> None:
         store = workspace.store
         try:
-            ref, _ = store.refs.read(repository, RefKind.BRANCH, branch)
+            ref, _ = store.refs.read(repository, RefKind.BRANCH, branch, fresh=True)
         except NotFoundError:
             return
         own = store.commits.read(pending.commit)

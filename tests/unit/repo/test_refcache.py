@@ -357,3 +357,59 @@ def test_a_local_store_is_asked_each_time(origin: Store) -> None:
     first = short_of(origin)
     assert commit(origin, {b"a": b"2"}).id == short_of(origin) != first
     assert origin.refcache.poll() == set()
+
+
+# -- what decides a write --------------------------------------------------------------------------
+
+
+def test_a_fresh_value_is_what_the_store_has_now(origin: Store, mounted: Store) -> None:
+    short_of(mounted)
+    made = commit(origin, {b"a": b"2"})
+    ref, _ = mounted.refs.read("photos", RefKind.BRANCH, "main", fresh=True)
+    assert ref.commit.id == made.id == short_of(mounted)
+
+
+def test_no_fresh_value_is_recalled(origin: Store, store: Store) -> None:
+    short_of(store)
+    link_of(store).down = True
+    short_of(store)
+    with pytest.raises(StorageTransientError):
+        store.refs.read("photos", RefKind.BRANCH, "main", fresh=True)
+    with pytest.raises(StorageTransientError):
+        store.refs.read("photos", RefKind.BRANCH, "nope", fresh=True)
+    link_of(store).down = False
+    made = commit(origin, {b"a": b"2"})  # the store counts as away for some seconds yet
+    ref, _ = store.refs.read("photos", RefKind.BRANCH, "main", fresh=True)
+    assert ref.commit.id == made.id == short_of(store), "an answer tells that the store is back"
+
+
+def test_a_conflict_shows_who_won_right_after_an_outage(origin: Store, store: Store) -> None:
+    old, version = store.refs.read("photos", RefKind.BRANCH, "main")
+    link_of(store).down = True
+    short_of(store)
+    link_of(store).down = False
+    made = commit(origin, {b"a": b"2"})
+    with pytest.raises(ConflictError, match=made.id.hex()[:12]):
+        store.repository("photos").advance(
+            "main", old.commit, version, old=old.commit, reason="test"
+        )
+    assert short_of(store) == made.id
+
+
+def test_a_branch_that_moved_meanwhile_is_not_deleted(
+    origin: Store, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = store.refs._log
+
+    def moving(*arguments: object) -> None:
+        log(*arguments)  # type: ignore[arg-type]
+        commit(origin, {b"a": b"2"})
+
+    monkeypatch.setattr(store.refs, "_log", moving)
+    with pytest.raises(ConflictError, match="it was not deleted"):
+        store.repository("photos").delete_branch("main")
+    assert origin.repository("photos").branch("main")
+    monkeypatch.setattr(store.refs, "_log", log)
+    store.repository("photos").delete_branch("main")
+    with pytest.raises(NotFoundError):
+        origin.repository("photos").branch("main")
