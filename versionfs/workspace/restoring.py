@@ -41,12 +41,13 @@ def restore(workspace: Workspace, paths: list[bytes]) -> Generator[Step, None, i
 
 
 class _Restoring:
-    """One path."""
+    """One path. What programs make meanwhile, between the steps, stays as it is."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._names = workspace.names
         self._count = 0
+        self._began = workspace.clock.sequence
 
     def path(self, path: bytes) -> Generator[Step, None, int]:
         parts = [part for part in path.split(b"/") if part]
@@ -86,26 +87,27 @@ class _Restoring:
         )
 
     def _below(self, folder: Folder) -> Generator[Step, None, None]:
-        """Restores all names in a directory of the base, then its attributes."""
+        """Restores all names in a directory of the base; of the root its attributes, too."""
         prefix = names_prefix(folder.number)
         for key, _ in self._names.table.scan(prefix):
             yield from self._name(folder, key[len(prefix) :])
         if folder.number == ROOT:
-            changes = self._workspace.overlay.changes()
-            inode = changes.inode(ROOT)
-            _reset(inode, self._workspace.base.root)
-            changes.apply(frees=True)
-            folder.overlaid = False
+            self._reset(folder, self._workspace.base.root)
             yield [Dropped(ROOT, None)]
 
     def _name(self, folder: Folder, name: bytes) -> Generator[Step, None, None]:
-        """Restores one name that has a record."""
+        """Restores one name that has a record.
+
+        Programs go on between the steps: what is not read anew after one may not be so any more.
+        """
         names = self._names
-        value = names.table.get(name_key(folder.number, name))
-        if value is None:
-            return
-        number, _ = decode_name(value)
         found = yield from fetched(lambda: names.find_in_base(folder, name))
+        value = names.table.get(name_key(folder.number, name))
+        if value is None or folder.gone:
+            return
+        number, sequence = decode_name(value)
+        if self._is_later(sequence):
+            return
         inode = None if number == WHITEOUT else names.inode(number)
         if inode is not None and inode.is_dir:
             child = names.recorded_folder(folder, name, inode)
@@ -113,15 +115,21 @@ class _Restoring:
             try:
                 if found is not None and found.is_dir and _is_of(inode, found):
                     yield from self._below(child)
-                    self._to_base(folder, name, child, found)
-                    yield [Dropped(folder.number, None), Dropped(child.number, None)]
-                    return
-                yield from self._discard_tree(child)
+                    yield from self._to_base(folder, name, child)
+                else:
+                    yield from self._discard_tree(folder, name, child)
             finally:
                 self._workspace.forget(child.number, 1)
+            return
+        self._discard(folder, name, number)
+        yield [Dropped(folder.number, name), Dropped(folder.number, None)]
+
+    def _discard(self, folder: Folder, name: bytes, number: int) -> None:
+        """Takes the record of a name away that is no directory's."""
+        names = self._names
         changes = self._workspace.overlay.changes()
         lost = None
-        if inode is not None and not inode.is_dir:
+        if number != WHITEOUT:
             lost = changes.inode(number)
             lost.nlink -= 1
             if not lost.nlink:
@@ -132,62 +140,103 @@ class _Restoring:
         if lost is not None and not lost.nlink and number not in names.orphans:
             self._workspace.files.discard(lost)
         self._count += 1
-        yield [Dropped(folder.number, name), Dropped(folder.number, None)]
 
-    def _to_base(self, parent: Folder, name: bytes, child: Folder, found: InBase) -> None:
-        """Takes the record of a directory away in which nothing is changed any more."""
-        names = self._names
-        changes: Changes = self._workspace.overlay.changes()
-        inode = changes.inode(child.number)
-        changes.remove(inode)
-        changes.name(parent, name, None)
+    def _reset(self, folder: Folder, entry: Entry) -> None:
+        """Gives a directory its attributes of the base; its record stays."""
+        changes = self._workspace.overlay.changes()
+        _reset(changes.inode(folder.number), entry)
         changes.apply(frees=True)
-        names.orphans.pop(child.number, None)
-        names.pin(parent.number, name, child.number)
-        place_folder(names, child, found)
-        child.overlaid = False
-        self._count += 1
+        folder.overlaid = self._has_names(folder)
 
-    def _discard_tree(self, folder: Folder) -> Generator[Step, None, None]:
-        """Throws away a directory that is not the base's: its records and those below."""
+    def _is_later(self, sequence: int) -> bool:
+        """Whether a name came to mean what it does since this began."""
+        # One from a time when the clock was ahead is not.
+        return self._began < sequence <= self._workspace.clock.sequence
+
+    def _has_names(self, folder: Folder) -> bool:
+        return next(iter(self._names.table.scan(names_prefix(folder.number))), None) is not None
+
+    def _is_at(self, folder: Folder, name: bytes, child: Folder) -> bool:
+        """Whether a directory is still where it was."""
+        if folder.gone or child.gone or child.parent is not folder or child.name != name:
+            return False
+        value = self._names.table.get(name_key(folder.number, name))
+        return value is not None and decode_name(value)[0] == child.number
+
+    def _to_base(self, parent: Folder, name: bytes, child: Folder) -> Generator[Step, None, None]:
+        """Takes the record of a directory away in which nothing is changed any more.
+
+        It stays where something was made in it meanwhile, or when it was moved.
+        """
+        names = self._names
+        found = yield from fetched(lambda: names.find_in_base(parent, name))
+        if found is None or not found.is_dir or not self._is_at(parent, name, child):
+            return
+        inode = names.inode(child.number)
+        if not _is_of(inode, found):
+            return
+        if self._has_names(child):
+            self._reset(child, found.leaf.entry(found.position))
+        else:
+            changes: Changes = self._workspace.overlay.changes()
+            changes.remove(changes.inode(child.number))
+            changes.name(parent, name, None)
+            changes.apply(frees=True)
+            names.orphans.pop(child.number, None)
+            names.pin(parent.number, name, child.number)
+            place_folder(names, child, found)
+            child.overlaid = False
+            self._count += 1
+        yield [Dropped(parent.number, None), Dropped(child.number, None)]
+
+    def _discard_tree(
+        self, parent: Folder, name: bytes, folder: Folder
+    ) -> Generator[Step, None, None]:
+        """Throws away a directory that is not the base's: its records and those below.
+
+        It stays where something was made in it meanwhile, or when it was moved.
+        """
         names, workspace = self._names, self._workspace
         prefix = names_prefix(folder.number)
         for key, value in names.table.scan(prefix):
-            number, _ = decode_name(value)
-            name = key[len(prefix) :]
-            inode = None if number == WHITEOUT else names.inode(number)
-            if inode is not None and inode.is_dir:
-                child = names.recorded_folder(folder, name, inode)
-                child.lookups += 1
-                yield from self._discard_tree(child)
-                workspace.forget(child.number, 1)
+            number, sequence = decode_name(value)
+            if self._is_later(sequence):
                 continue
-            changes = workspace.overlay.changes()
-            changes.put(key, None)
-            lost = None
-            if inode is not None:
-                lost = changes.inode(number)
-                lost.nlink -= 1
-                if not lost.nlink:
-                    changes.remove(lost)
-            changes.apply(frees=True)
-            if lost is not None and not lost.nlink and number not in names.orphans:
-                workspace.files.discard(lost)
-            self._count += 1
+            if not self._is_at(parent, name, folder):
+                return
+            child_name = key[len(prefix) :]
+            inode = None if number == WHITEOUT else names.inode(number)
+            if inode is None or not inode.is_dir:
+                self._discard(folder, child_name, number)
+                yield [Dropped(folder.number, child_name)]
+                continue
+            child = names.recorded_folder(folder, child_name, inode)
+            child.lookups += 1
+            try:
+                yield from self._discard_tree(folder, child_name, child)
+            finally:
+                workspace.forget(child.number, 1)
+        if not self._is_at(parent, name, folder) or self._has_names(folder):
+            return
         changes = workspace.overlay.changes()
         inode = changes.inode(folder.number)
         inode.nlink = 0
         changes.remove(inode)
-        if folder.parent is not None:
-            changes.put(name_key(folder.parent.number, folder.name), None)
+        changes.name(parent, name, None)
         changes.apply(frees=True)
-        folder.gone = True
-        folder.base = None
-        folder.overlaid = False
-        dropped = [Dropped(folder.number, None)]
-        if folder.parent is not None:
-            dropped.append(Dropped(folder.parent.number, folder.name))
+        names.unpin(parent, name)
+        self._count += 1
+        dropped = [Dropped(parent.number, name), Dropped(parent.number, None)]
         folder.detach()
+        gone = [folder]
+        while gone:
+            # Unchanged directories below have no records, yet the kernel may know them.
+            current = gone.pop()
+            current.gone = True
+            current.base = None
+            current.overlaid = False
+            dropped.append(Dropped(current.number, None))
+            gone.extend((current.children or {}).values())
         yield dropped
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.stores import make_store
+from versionfs.errors import FileSystemError
 from versionfs.repo import Store
 from versionfs.transfer import import_source
 from versionfs.types import Commit
-from versionfs.workspace import CommitRequest, Workspace, commit, folder_of
+from versionfs.workspace import CommitRequest, Workspace, commit, folder_of, restore
 from versionfs.workspace.commit import Committing
 from versionfs.workspace.following import Dropped
 
@@ -208,3 +209,111 @@ def test_attributes_of_directories_that_we_changed_since_the_cut_stay(made: Made
     made.by_others(lambda other: other.overlay.set_attributes(_look(other, b"sub"), mode=0o700))
     _committed(ours, lambda: ours.overlay.set_attributes(sub, mode=0o750))
     assert stat.S_IMODE(ours.names.inode(sub).mode) == 0o750
+
+
+# -- restoring while programs work ---------------------------------------------------------------
+
+
+def test_files_made_during_a_restore_stay(made: Made) -> None:
+    ours = made.workspace
+    _write(ours, b"b", 0, b"B")
+    _write(ours, b"sub/x", 0, b"X")
+    _write(ours, b"sub/y", 0, b"Y")
+    steps = restore(ours, [b""])
+    count = 0
+    for step in steps:
+        if callable(step):
+            step()
+        count += 1
+        _create(ours, b"made%d" % count)
+        _create(ours, b"sub/made%d" % count)
+    made.reopen()
+    ours = made.workspace
+    assert count > 3
+    for index in range(1, count + 1):
+        assert _text(ours, b"made%d" % index) == b"new"
+        assert _text(ours, b"sub/made%d" % index) == b"new"
+    assert _text(ours, b"b") == b"first b"
+    assert _text(ours, b"sub/x") == b"first sub/x"
+    assert _text(ours, b"sub/y") == b"first sub/y"
+    commit(ours, _REQUEST)
+    assert ours.is_clean
+
+
+def test_files_made_during_a_restore_are_seen_at_once(made: Made) -> None:
+    ours = made.workspace
+    _write(ours, b"sub/x", 0, b"X")
+    count = 0
+    for step in restore(ours, [b"sub"]):
+        if callable(step):
+            step()
+        count += 1
+        _create(ours, b"sub/made%d" % count)
+    for index in range(1, count + 1):
+        assert _text(ours, b"sub/made%d" % index) == b"new"
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_folder_that_is_renamed_during_its_restore(made: Made, at: int) -> None:
+    ours = made.workspace
+    _write(ours, b"sub/x", 0, b"X")
+    _write(ours, b"sub/y", 0, b"Y")
+    steps = restore(ours, [b"sub"])
+    for index, step in enumerate(steps):
+        if callable(step):
+            step()
+        if index == at:
+            break
+    ours.overlay.rename(1, b"sub", 1, b"moved")
+    _end(steps)
+    assert ours.lookup(1, b"sub") is None
+    assert _text(ours, b"moved/deep/z") == b"first sub/deep/z"
+    commit(ours, _REQUEST)
+    assert ours.is_clean
+    assert _text(made.reopen(), b"moved/deep/z") == b"first sub/deep/z"
+
+
+def test_files_made_in_a_new_folder_during_its_restore_stay(made: Made) -> None:
+    ours = made.workspace
+    mode = stat.S_IFDIR | 0o755
+    folder = ours.overlay.make(1, b"folder", mode, os.getuid(), os.getgid())
+    ours.overlay.make(folder, b"below", mode, os.getuid(), os.getgid())
+    _create(ours, b"folder/below/old")
+    steps = restore(ours, [b"folder"])
+    step = next(steps)
+    assert isinstance(step, list)
+    _create(ours, b"folder/below/made")
+    _end(steps)
+    assert _text(ours, b"folder/below/made") == b"new"
+    with pytest.raises(FileNotFoundError):
+        _look(ours, b"folder/below/old")
+    commit(ours, _REQUEST)
+    assert ours.is_clean
+
+
+def test_a_folder_made_again_during_its_restore_stays(made: Made) -> None:
+    ours = made.workspace
+    mode = stat.S_IFDIR | 0o755
+    ours.overlay.make(1, b"folder", mode, os.getuid(), os.getgid())
+    _create(ours, b"folder/old")
+    for step in restore(ours, [b"folder"]):
+        assert isinstance(step, list)
+        if ours.lookup(1, b"folder") is None:
+            ours.overlay.make(1, b"folder", mode, os.getuid(), os.getgid())
+            _create(ours, b"folder/made")
+    assert _text(ours, b"folder/made") == b"new"
+    commit(ours, _REQUEST)
+    assert ours.is_clean
+
+
+def test_known_folders_below_a_restored_one_are_gone(made: Made) -> None:
+    ours = made.workspace
+    ours.overlay.rename(1, b"sub", 1, b"moved")
+    deep = _look(ours, b"moved/deep")
+    dropped = [one for step in restore(ours, [b"moved"]) if isinstance(step, list) for one in step]
+    assert Dropped(deep, None) in dropped
+    with pytest.raises(FileSystemError):
+        ours.overlay.make(deep, b"new", stat.S_IFREG | 0o644, os.getuid(), os.getgid())
+    _end(restore(ours, [b""]))
+    assert _text(ours, b"sub/deep/z") == b"first sub/deep/z"
+    assert ours.is_clean
