@@ -91,6 +91,7 @@ class LayeredFile:
         self._layers = list(stack.layers)
         self._extents: list[Extents | None] = [None] * len(stack.layers)
         self._unrecorded = False
+        self._lost: set[int] = set()
         self.size = self._fit()
         """The length of the file, in bytes."""
 
@@ -98,7 +99,7 @@ class LayeredFile:
         """Makes limits agree with the staging files, and returns the size.
 
         They differ where a truncation was killed before its record, or a power cut took what was
-        never synced.
+        never synced. A staging file that is gone leaves a file that can only be emptied or removed.
         """
         size = 0 if self._base is None else self._base.size
         for index in range(len(self._layers) - 1, -1, -1):
@@ -107,10 +108,10 @@ class LayeredFile:
                 own = self._staging.status(layer.id).size
             except FileNotFoundError:
                 log.warning("the staging file %s is gone", self._staging.path(layer.id))
-                del self._layers[index], self._extents[index]
-                self._unrecorded = True
+                self._lost.add(layer.id)
+                size = min(size, layer.limit)
                 continue
-            if layer.limit > min(size, own):
+            if layer.limit > min(size, own) and not self._lost:
                 self._layers[index] = Layer(layer.id, min(size, own))
                 self._unrecorded = True
             size = own
@@ -126,6 +127,11 @@ class LayeredFile:
         """The layer whose staging file is the content, byte for byte; None if none is."""
         return self._layers[0].id if self._layers and not self._layers[0].limit else None
 
+    def _check(self) -> None:
+        if self._lost:
+            path = os.fspath(self._staging.path(min(self._lost)))
+            raise OSError(errno.EIO, "a staging file is gone", path)
+
     # -- reading -----------------------------------------------------------------------------------
 
     def read(self, offset: int, size: int) -> bytes:
@@ -136,6 +142,7 @@ class LayeredFile:
             CorruptionError: bytes of the base are damaged.
             OSError: a staging file cannot be read.
         """
+        self._check()
         end = min(offset + size, self.size)
         if offset < 0 or offset >= end:
             return b""
@@ -169,6 +176,7 @@ class LayeredFile:
 
         The file must not be changed meanwhile.
         """
+        self._check()
         end = self.size if end is None else min(end, self.size)
         if start < end:
             yield from self._below(0, start, end)
@@ -243,7 +251,9 @@ class LayeredFile:
             if layer.limit
         )
         return max(self.base_visible - covered, 0) + sum(
-            self._staging.status(layer.id).allocated for layer in self._layers
+            self._staging.status(layer.id).allocated
+            for layer in self._layers
+            if layer.id not in self._lost
         )
 
     # -- changing ----------------------------------------------------------------------------------
@@ -272,6 +282,7 @@ class LayeredFile:
             OSError: nothing was written. Where the failure was of ``record``, bytes in places that
                 were written since the last commit may have changed.
         """
+        self._check()
         pushed = fresh is not None
         if fresh is not None:
             self._push(fresh, self.size, self.size)
@@ -322,6 +333,8 @@ class LayeredFile:
         Raises:
             OSError: the size has not changed; where ``record`` failed, it may have become smaller.
         """
+        if size:
+            self._check()
         if fresh is not None:
             before = self.size
             self._push(fresh, min(size, before), size)
@@ -332,11 +345,15 @@ class LayeredFile:
                 self._pop()
                 self.size = before
                 raise
+            self._lost.clear()  # Hidden, if there are any.
             return
         if not self._layers:
             raise ValueError("the first change needs a fresh layer")
         layer = self._layers[0]
-        if size >= self.size:
+        if layer.id in self._lost:
+            self._staging.create(layer.id)
+            self._lost.discard(layer.id)
+        if size >= self.size and not self._lost:
             # The record first: as for a write that lets the file grow.
             self._record(record, ())
             if size > self.size:
@@ -351,6 +368,7 @@ class LayeredFile:
             self._layers[0] = Layer(layer.id, size)
             self._unrecorded = True
         self._record(record, ())
+        self._lost.clear()
 
     def settle(self, cut: int, base: Entry, record: Record) -> list[int]:
         """After a commit: what it read is the base now. Returns the layers to be forgotten.
@@ -371,6 +389,9 @@ class LayeredFile:
         self._base = base
         self._stored = None
         self._unrecorded = False
+        if self._lost:
+            self._lost.clear()
+            self.size = self._fit()
         return gone
 
     def _record(self, record: Record, mutations: Sequence[Mutation]) -> None:

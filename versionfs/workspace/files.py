@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from versionfs.errors import FileSystemError
+from versionfs.objectstore import WouldBlock, may_block
 from versionfs.tree import Contents, FileContent
 from versionfs.types import Kind
 from versionfs.workspace.changes import Changes
@@ -23,6 +24,7 @@ from versionfs.workspace.records import Records
 _KEPT: Final = 1_024
 _RESERVED: Final = 4_096
 _BLOCK: Final = 512
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 NEXT_LAYER_KEY: Final = b"mlayer"
 
 Begin = Callable[[], Changes]
@@ -145,7 +147,10 @@ class Files:
     def _recover_times(self, inode: Inode) -> None:
         """Takes the time of the last write from the staging file, if a kill lost it."""
         if inode.layers and inode.number not in self._names.orphans:
-            written_ns = self._records.staging.status(inode.layers[0].id).mtime_ns
+            try:
+                written_ns = self._records.staging.status(inode.layers[0].id).mtime_ns
+            except FileNotFoundError:
+                return
             if written_ns > inode.ctime_ns:
                 late = inode.copy()
                 late.mtime_ns = late.ctime_ns = written_ns
@@ -176,12 +181,23 @@ class Files:
 
         Raises:
             FileSystemError: ENOENT, EINVAL.
+            WouldBlock: the disk is full, and some of it is about to become free.
             OSError: ENOSPC, EDQUOT, EFBIG, EIO: nothing was written.
         """
         if not data:
             return 0
         file, recorder = self._changing(begin, number)
-        done = file.write(offset, data, recorder, fresh=recorder.fresh)
+        try:
+            done = file.write(offset, data, recorder, fresh=recorder.fresh)
+        except OSError as error:
+            if error.errno not in _NO_SPACE or not self._records.has_discards:
+                raise
+            # There may be room when what was thrown away is gone.
+            if not may_block():
+                raise WouldBlock(self._records.drain) from error
+            self._records.drain()
+            file, recorder = self._changing(begin, number)
+            done = file.write(offset, data, recorder, fresh=recorder.fresh)
         self._keep(number, file)
         if not recorder.called:
             self._written(begin, number)
@@ -204,6 +220,7 @@ class Files:
         file = self._layered.get(number)
         if file is None:
             names = self._names
+            names.check(number)
             found = names.base_file(number)
             if found is None:
                 file = self.layered(names.inode(number))
@@ -293,7 +310,7 @@ class Files:
         self._frozen_below = 0
         doomed, self._doomed = self._doomed, []
         for layer in doomed:
-            forget_layer(self._records, self._records.staging, layer)
+            self._records.discard(layer)
 
     def sweep(self) -> Callable[[], int]:
         """Returns the work of removing layers that no record names, as a kill may leave.
@@ -312,6 +329,8 @@ class Files:
                 for key, value in frozen.scan(b"i"):
                     inode = Inode.decode(int.from_bytes(key[1:], "big"), value)
                     used.update(layer.id for layer in inode.layers)
+            # A power cut must not bring back a record of what is removed here.
+            records.sync()
             strays = [layer for layer in staging.layers() if layer < before and layer not in used]
             for layer in strays:
                 forget_layer(records, staging, layer)
@@ -334,7 +353,7 @@ class Files:
         if layer < self._frozen_below:
             self._doomed.append(layer)
         else:
-            forget_layer(self._records, self._records.staging, layer)
+            self._records.discard(layer)
 
 
 class _Recorder:

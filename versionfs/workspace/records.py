@@ -20,6 +20,7 @@ from versionfs.errors import ConflictError, FileSystemError
 from versionfs.types import NodeRef
 from versionfs.workspace.base import BASE_KEY, PENDING_KEY, decode_base
 from versionfs.workspace.database import sync_folder
+from versionfs.workspace.discards import Discards
 from versionfs.workspace.inode import ROOT, Inode, inode_key, names_prefix
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.staging import Staging
@@ -133,6 +134,7 @@ class Records:
         self._owned: Owned | None = None
         self._table: Table | None = None
         self._staging: Staging | None = None
+        self._discards: Discards | None = None
         self._overwritten: set[int] = set()
         self._overwritten_lock = threading.Lock()
         self.is_stale = False
@@ -188,6 +190,7 @@ class Records:
             raise
         table.before_flush = self._sync_overwritten
         self._owned, self._table = owned, table
+        self._discards = Discards(table, self._staging, self.sync)
         self.is_stale = False
 
     def _is_like_new(self, table: Table) -> bool:
@@ -263,6 +266,25 @@ class Records:
             self._sync_overwritten()
             self._table.sync()
 
+    def discard(self, layer: int) -> None:
+        """Removes a layer that no record names any more, once the disk has that; in a thread."""
+        if self._discards is not None:  # Else it is swept when the workspace is opened again.
+            self._discards.add(layer)
+
+    @property
+    def has_discards(self) -> bool:
+        """Whether there are layers that will be removed."""
+        return bool(self._discards)
+
+    def drain(self) -> None:
+        """Removes what ``discard`` was told. Blocks: for threads.
+
+        Raises:
+            OSError: the disk failed, or is full.
+        """
+        if self._discards is not None:
+            self._discards.drain()
+
     def frozen(self) -> FrozenTable | None:
         """Returns the state of now for another thread; None if there is no table."""
         return None if self._table is None else self._table.frozen()
@@ -286,6 +308,9 @@ class Records:
 
     def close(self) -> None:
         """Closes the table and gives the workspace up; idempotent."""
+        if self._discards is not None:
+            self._discards.close()
+            self._discards = None
         if self._table is not None:
             self._table.close()
             self._table = None

@@ -121,6 +121,11 @@ class Table:
         """The number of the last batch applied."""
         return self._sequence
 
+    @property
+    def synced(self) -> int:
+        """The number of a batch that no power cut takes any more, nor any before it."""
+        return self._synced
+
     def get(self, key: bytes) -> bytes | None:
         """Returns the value of a key, or None when there is none."""
         with self._lock:

@@ -392,15 +392,41 @@ def test_a_base_that_must_be_fetched_changes_nothing(desk, monkeypatch):
     assert content(on.file) == b"a" * 10 + b"b" + b"a" * 9 + b"c" + b"a" * 29
 
 
-def test_a_staging_file_that_is_gone_lets_the_base_show(desk, caplog):
+@pytest.mark.parametrize("fresh", [None, 3])
+def test_a_file_whose_staging_file_is_gone_can_only_be_emptied(desk, caplog, fresh):
     on = desk(b"a" * 100)
     on.file.write(10, b"b", on.save, fresh=1)
+    on.file.write(20, b"c", on.save, fresh=2)
+    on.staging.remove(2 if fresh is None else 1)
+    on.file = on.load()
+    assert "is gone" in caplog.text
+    assert on.file.size == 100
+    assert on.file.allocated >= 0
+    for change in (
+        lambda: on.file.read(0, 10),
+        lambda: list(on.file.dirty()),
+        lambda: on.file.write(0, b"x", on.save, fresh=fresh),
+        lambda: on.file.truncate(50, on.save, fresh=fresh),
+    ):
+        with pytest.raises(OSError, match="gone") as error:
+            change()
+        assert error.value.errno == errno.EIO
+    on.file.truncate(0, on.save, fresh=fresh)
+    on.file.write(0, b"new", on.save)
+    assert content(on.file) == b"new"
+    if fresh is None:
+        assert content(on.load()) == b"new"
+
+
+def test_a_commit_of_what_was_in_a_lost_staging_file_heals(desk):
+    on = desk(b"a" * 100)
+    on.file.write(10, b"b", on.save, fresh=1)
+    on.file.write(20, b"c", on.save, fresh=2)
     on.staging.remove(1)
     on.file = on.load()
-    assert content(on.file) == b"a" * 100
-    assert "is gone" in caplog.text
-    on.file.write(120, b"c", on.save, fresh=2)
-    assert on.load().stack.layers == (Layer(2, 100),)
+    base = on.file.stack.base
+    assert on.file.settle(1, base, on.save) == [1]
+    assert content(on.file) == content(on.load()) == b"a" * 20 + b"c" + b"a" * 79
 
 
 def test_forgetting_a_layer_of_many_extents_goes_in_small_batches(desk):
