@@ -164,7 +164,7 @@ class RefCache:
         )
         if is_new:
             self._seen.keep(key, found)
-        self._keep(key, found, asked)
+        self._keep(key, found, asked, recalled=not is_new)
         return found
 
     def _recall(self, key: str) -> tuple[Found | None, int] | None:
@@ -307,7 +307,10 @@ class RefCache:
         self._keep(key, changed, asked)
 
     def _look_at_all(self, prefix: str, keys: list[str]) -> None:
-        """Lists a folder, and reads again what is not as it was listed the last time."""
+        """Lists a folder, and reads again what is not as it is held.
+
+        Where a listing has no versions: what is not as it was listed the last time.
+        """
         asked = time.monotonic()
         now = {info.key: info for info in self._objects.list(prefix)}
         before = self._infos.get(prefix, {})
@@ -316,6 +319,10 @@ class RefCache:
             if key not in now:
                 self._seen.keep(key, None)
                 self._keep(key, None, asked)
+            elif now[key].token:
+                held = self._values.get(key)
+                if held is None or held.found is None or held.found[1] != now[key].token:
+                    changed.append(key)
             elif before.get(key) != now[key]:
                 changed.append(key)
         _parallel(self._look, changed)
@@ -356,8 +363,13 @@ class RefCache:
 
     # -- what is held ----------------------------------------------------------------------------
 
-    def _keep(self, key: str, found: Found | None, asked: float) -> None:
-        """Lets a mount believe what the store said; notes whether that is new."""
+    def _keep(
+        self, key: str, found: Found | None, asked: float, *, recalled: bool = False
+    ) -> None:
+        """Lets a mount believe what the store said; notes whether that is new.
+
+        What is only ``recalled`` is believed for a moment: the store was not asked.
+        """
         if not self._holds:
             return
         name = _repository(key)
@@ -365,7 +377,8 @@ class RefCache:
             old = self._values.get(key)
             if old is not None and old.asked > asked:
                 return  # Somebody asked later, and was answered first.
-            until = time.monotonic() + _BRIEF_SECONDS if found is None else math.inf
+            is_brief = found is None or recalled
+            until = time.monotonic() + _BRIEF_SECONDS if is_brief else math.inf
             self._values[key] = _Value(found, asked, until)
             self._values.move_to_end(key)
             if len(self._values) > _KEPT:

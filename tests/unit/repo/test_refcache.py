@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.mount.support import commit, settings_at
-from tests.support.unreachable import link_of, remote_store
+from tests.support.unreachable import Unreachable, link_of, remote_store
 from versionfs.errors import ConflictError, NotFoundError, StorageTransientError
-from versionfs.objectstore import WouldBlock, never_blocking
+from versionfs.objectstore import ObjectInfo, WouldBlock, never_blocking
 from versionfs.repo import RefKind, Store, lastseen, refcache
 
 REF = "repos/photos/branches/main"
@@ -174,8 +177,6 @@ def test_many_refs_are_read_at_once(origin: Store, store: Store) -> None:
 def test_a_store_that_was_opened_before_opens_without_network(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.support.unreachable import Unreachable
-
     objects = Unreachable(folder)
     monkeypatch.setattr("versionfs.repo.store.open_object_store", lambda _: objects)
     monkeypatch.setattr("versionfs.repo.store._has_files", lambda _: False)
@@ -384,6 +385,7 @@ def test_no_fresh_value_is_recalled(origin: Store, store: Store) -> None:
 
 
 def test_a_conflict_shows_who_won_right_after_an_outage(origin: Store, store: Store) -> None:
+    short_of(store)
     old, version = store.refs.read("photos", RefKind.BRANCH, "main")
     link_of(store).down = True
     short_of(store)
@@ -413,3 +415,49 @@ def test_a_branch_that_moved_meanwhile_is_not_deleted(
     store.repository("photos").delete_branch("main")
     with pytest.raises(NotFoundError):
         origin.repository("photos").branch("main")
+
+
+@pytest.mark.parametrize("has_tokens", [True, False])
+def test_a_listing_finds_what_moved_before_it_was_first_held(
+    origin: Store, folder: Path, tmp_path: Path, has_tokens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = origin.repository("photos").resolve("main", None)
+    for number in range(20):
+        origin.repository("photos").create_branch(f"b{number:02}", head)
+    with remote_store(folder, tmp_path / "two") as store:
+        store.repository("photos").branches()
+    with remote_store(folder, tmp_path / "two") as store:
+        store.refcache.hold()
+        link = link_of(store)
+        tokens = _tokens(link) if has_tokens else None
+        if tokens is not None:
+            monkeypatch.setattr(link, "list", tokens)
+        for number in range(19):
+            short_of(store, f"b{number:02}")
+        made = commit(origin, {b"a": b"2"}, branch="b19")
+        store.refcache.poll()
+        link.down = True
+        assert short_of(store, "b19") == head.id, "recalled"
+        link.down = False
+        store.refcache.poll()
+        age_recalled(store)
+        assert short_of(store, "b19") == made.id
+
+
+def _tokens(link: Unreachable) -> Callable[[str], Iterator[ObjectInfo]]:
+    """Returns a listing with versions, as S3 has them."""
+    plain = link.list
+
+    def listing(prefix: str) -> Iterator[ObjectInfo]:
+        for info in plain(prefix):
+            yield info._replace(token=str(link.inner.read(info.key)[1]))
+
+    return listing
+
+
+def age_recalled(store: Store) -> None:
+    """Lets the time pass for which a recalled value is believed."""
+    cache = store.refcache
+    for key, value in list(cache._values.items()):
+        if value.until != math.inf:
+            cache._values[key] = replace(value, until=0.0)
