@@ -12,12 +12,15 @@ import pytest
 
 from tests.support.stores import make_store
 from versionfs.errors import FileSystemError
+from versionfs.objectstore import WouldBlock
 from versionfs.repo import Store
 from versionfs.transfer import import_source
 from versionfs.types import Commit
 from versionfs.workspace import CommitRequest, Workspace, commit, folder_of, restore
-from versionfs.workspace.commit import Committing
+from versionfs.workspace.commit import Committing, recover_now
+from versionfs.workspace.folders import Folder
 from versionfs.workspace.following import Dropped
+from versionfs.workspace.names import InBase
 
 _REQUEST = CommitRequest("set", "main", "message", "author")
 
@@ -47,6 +50,14 @@ class Made:
         self.workspace.close()
         self.workspace = self.open(folder_of(self.store, "set", "main"))
         return self.workspace
+
+    def reopen_before_settling(self) -> Workspace:
+        """Opens the workspace again, as after a kill in a commit that had moved the branch."""
+        workspace = self.reopen()
+        assert workspace.base.ref.id != self.head().ref.id
+        recover_now(workspace, "set", "main")
+        assert workspace.base.ref.id == self.head().ref.id
+        return workspace
 
     def by_others(self, change: Callable[[Workspace], object]) -> None:
         """Commits something from a workspace elsewhere."""
@@ -167,6 +178,34 @@ def test_a_touched_file_that_others_removed_does_not_come_back(made: Made) -> No
     assert ours.is_clean
 
 
+def test_a_merged_commit_is_settled_after_a_restart_as_well(made: Made) -> None:
+    ours = made.workspace
+    _write(ours, b"a", 0, b"first")
+    _write(ours, b"b", 0, b"first")
+    _write(ours, b"sub/x", 0, b"OURS!")
+
+    def change(other: Workspace) -> None:
+        other.overlay.set_attributes(_look(other, b"a"), size=2)
+        other.overlay.set_attributes(_look(other, b"b"), size=2)
+        other.overlay.set_attributes(1, mode=0o711)
+
+    made.by_others(change)
+    committing = Committing(ours, _REQUEST)
+    committing.cut()
+    _write(ours, b"b", 6, b"B!")
+    committing.publish()
+    committing.end()
+    ours = made.reopen_before_settling()
+    assert _text(ours, b"a") == b"fi"
+    assert _text(ours, b"b") == b"first B!"
+    assert _text(ours, b"sub/x") == b"OURS! sub/x"
+    assert stat.S_IMODE(ours.stat(1).mode) == 0o711
+    made.by_others(lambda other: _create(other, b"more"))
+    commit(ours, _REQUEST)
+    assert made.head().root.mode == 0o711
+    assert ours.is_clean
+
+
 def test_a_file_that_only_we_changed_keeps_its_number(made: Made) -> None:
     ours = made.workspace
     number = _look(ours, b"a")
@@ -240,17 +279,27 @@ def test_files_made_during_a_restore_stay(made: Made) -> None:
     assert ours.is_clean
 
 
-def test_files_made_during_a_restore_are_seen_at_once(made: Made) -> None:
+def test_a_name_that_changes_while_a_restore_fetches(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = made.workspace
-    _write(ours, b"sub/x", 0, b"X")
-    count = 0
-    for step in restore(ours, [b"sub"]):
-        if callable(step):
-            step()
-        count += 1
-        _create(ours, b"sub/made%d" % count)
-    for index in range(1, count + 1):
-        assert _text(ours, b"sub/made%d" % index) == b"new"
+    _create(ours, b"old")
+    find, blocked = ours.names.find_in_base, False
+
+    def remote(folder: Folder, name: bytes) -> InBase | None:
+        nonlocal blocked
+        if not blocked:
+            blocked = True
+            raise WouldBlock(lambda: None)
+        return find(folder, name)
+
+    monkeypatch.setattr(ours.names, "find_in_base", remote)
+    steps = restore(ours, [b"old"])
+    assert callable(next(steps))
+    ours.overlay.unlink(1, b"old")
+    ours.forget(_create(ours, b"old", b"made meanwhile"), 1)
+    _end(steps)
+    assert _text(ours, b"old") == b"made meanwhile"
 
 
 @pytest.mark.parametrize("at", range(4))
