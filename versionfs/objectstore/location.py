@@ -30,7 +30,10 @@ def open_object_store(settings: Settings) -> ObjectStore:
         url = urlsplit(store)
     except ValueError as error:
         raise InvalidInputError("the URL of the store is malformed") from error
-    if "@" in url.netloc or url.query or url.fragment:
+    # A secret key may hold a '/': what is behind that is no netloc any more.
+    behind = store.partition("://")[2]
+    has_port = url.scheme == "s3" and ":" in url.netloc
+    if "@" in behind or has_port or url.query or url.fragment:
         raise InvalidInputError(
             f"the URL of the store, of the kind {url.scheme}://, holds more than a place",
             hint="credentials go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -44,7 +47,7 @@ def open_object_store(settings: Settings) -> ObjectStore:
         )
     if url.netloc not in ("", "localhost") or not url.path:
         raise InvalidInputError(
-            f"{store!r} names no local folder", hint="write file:///absolute/path"
+            "the file:// URL of the store names no local folder", hint="write file:///absolute/path"
         )
     return LocalStore(Path(unquote(url.path)))
 

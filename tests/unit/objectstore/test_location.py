@@ -65,13 +65,24 @@ def test_what_names_no_store_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["s3://id:hunter2@bucket/x", "https://hunter2@host/x", "s3://b/x?secret=hunter2"]
+    "text",
+    [
+        *("s3://id:hunter2@bucket/x", "https://hunter2@host/x", "s3://b/x?secret=hunter2"),
+        *("s3://id:abc/hunter2@bucket/x", "s3://id:hunter2", "s3://bucket/id:hunter2@x"),
+        *("s3://id:abc/hunter2", "file://id:hunter2/x@y"),
+    ],
 )
 def test_a_url_with_a_password_is_refused_without_repeating_it(text: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         open_object_store(named(text))
     assert "hunter2" not in str(caught.value)
     assert "AWS_" in str(caught.value)
+
+
+def test_what_names_no_folder_is_not_repeated() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        open_object_store(named("file://hunter2/x"))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_local_store_costs_no_import_of_boto3(tmp_path: Path) -> None:
