@@ -40,6 +40,10 @@ class AttemptFailedError(Exception):
         self.maybe_done = maybe_done
 
 
+class UnusualAnswerError(Exception):
+    """The server answered: not with what was asked for, but with what the caller asked to know."""
+
+
 class Retries:
     """Repeats attempts until one succeeds or ``budget_seconds`` are used. Thread-safe.
 
@@ -91,7 +95,7 @@ class Retries:
                 self._sleep(pause)
                 with self._lock:
                     self.retries += 1
-            except VersionFSError:
+            except (VersionFSError, UnusualAnswerError):
                 self._reached()
                 raise
             else:

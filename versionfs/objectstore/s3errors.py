@@ -21,18 +21,18 @@ from versionfs.errors import (
     StorageAuthError,
     StoragePermanentError,
 )
-from versionfs.objectstore.retry import AttemptFailedError
+from versionfs.objectstore.retry import AttemptFailedError, UnusualAnswerError
 
 
-class ConditionFailedError(Exception):
+class ConditionFailedError(UnusualAnswerError):
     """The object is not what If-Match or If-None-Match asked for: somebody else was faster."""
 
 
-class NotModifiedError(Exception):
+class NotModifiedError(UnusualAnswerError):
     """The object is still the one that the reader has."""
 
 
-class OutOfRangeError(Exception):
+class OutOfRangeError(UnusualAnswerError):
     """The range lies behind the end of the object, or the object is empty."""
 
 

@@ -9,6 +9,11 @@ import pytest
 
 from versionfs.errors import NotFoundError, StorageTransientError
 from versionfs.objectstore.retry import AttemptFailedError, Retries
+from versionfs.objectstore.s3errors import (
+    ConditionFailedError,
+    NotModifiedError,
+    OutOfRangeError,
+)
 
 
 class Clock:
@@ -148,3 +153,16 @@ def test_waiting_long_is_told_once(
         "s3://b/p does not answer: 503 SlowDown; trying for 60 s",
         "s3://b/p answers again",
     ]
+
+
+@pytest.mark.parametrize("answer", [NotModifiedError, ConditionFailedError, OutOfRangeError])
+def test_an_unusual_answer_is_an_answer(retries: Retries, answer: type[Exception]) -> None:
+    with pytest.raises(StorageTransientError):
+        retries.run("GET k", failing(None, reached=False))
+
+    def answered() -> None:
+        raise answer
+
+    with pytest.raises(answer):
+        retries.run("GET k", answered)
+    assert retries.run("GET k", failing(1, reached=False)) == "done", "it is tried again as before"
