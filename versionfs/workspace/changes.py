@@ -5,9 +5,11 @@ Nothing is visible, in memory or on disk, until ``Changes.apply`` has returned.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterable
 
+from versionfs.errors import FileSystemError
 from versionfs.workspace.folders import Folder
 from versionfs.workspace.inode import Inode, encode_name, inode_key, name_key
 from versionfs.workspace.names import Names
@@ -64,6 +66,7 @@ class Changes:
         folder = self._names.folders.get(number)
         if folder is not None:
             return self.folder(folder)
+        self._names.check(number)
         found = self._names.base_file(number)
         if found is None:
             return self.inode(number)
@@ -79,9 +82,15 @@ class Changes:
         return inode
 
     def folder(self, folder: Folder) -> Inode:
-        """Returns a copy of a directory's inode; it and all above it get records."""
+        """Returns a copy of a directory's inode; it and all above it get records.
+
+        Raises:
+            FileSystemError: ENOENT: it is unchanged, and the base has it no longer.
+        """
         if folder.recorded or folder.number in self._inodes:
             return self.inode(folder.number)
+        if folder.is_gone:
+            raise FileSystemError(errno.ENOENT)
         assert folder.parent is not None
         inode = Inode.of_entry(folder.number, self._names.folder_entry(folder))
         self.add(inode)

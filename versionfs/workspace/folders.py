@@ -100,6 +100,16 @@ class Folder:
         """Whether the kernel knows it or anything below it."""
         return bool(self.lookups or self.known or self.children) or self.parent is None
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it, or a directory above it, was removed."""
+        folder: Folder | None = self
+        while folder is not None:
+            if folder.gone:
+                return True
+            folder = folder.parent
+        return False
+
     def path(self) -> bytes:
         """Returns the path in the workspace, ``b""`` for its root."""
         names = []

@@ -172,7 +172,10 @@ class Names:
         base = None if entry.location is None else entry.node
         leaf_number = self.leaves.number(found.ref)
         self.leaves.use(leaf_number)
-        number = self._pins.get((parent.number, name)) or self.free_number(parent.number, name)
+        number = self._pins.get((parent.number, name), 0)
+        if not number or not self._is_free(number):
+            # What was pinned and then forgotten by the kernel may be the number of another node.
+            number = self.free_number(parent.number, name)
         child = Folder(number, None, name, base, leaf=leaf_number, index=found.position)
         child.attach(parent, name)
         self.folders[number] = child
@@ -237,9 +240,16 @@ class Names:
     def free_number(self, parent: int, name: bytes) -> int:
         """Returns a number that nothing has, by preference that which the name always gets."""
         number = hashed_number(parent, name)
-        while number in self.folders or self.known.find(number) >= 0 or self.is_recorded(number):
+        while not self._is_free(number):
             number = next_number(number)
         return number
+
+    def _is_free(self, number: int) -> bool:
+        return (
+            number not in self.folders
+            and self.known.find(number) < 0
+            and not self.is_recorded(number)
+        )
 
     def pin(self, parent: int, name: bytes, number: int) -> None:
         """Lets an unchanged name keep a number that is not its hash, while this process runs."""
@@ -261,6 +271,40 @@ class Names:
         leaf, index = split_place(at)
         folder = self.folders[self.known.parent(number)]
         return folder, self.trees.leaf(self.leaves.ref(leaf)), index
+
+    def check(self, number: int) -> None:
+        """Finds out, before an unchanged file is changed, that it is what the base has there now.
+
+        The base may have moved since it was opened. If its name means something else now, or
+        nothing, it has no name any more: it lives on as an orphan, as if it had been unlinked.
+        """
+        at = self.known.find(number)
+        if at < 0:
+            return
+        folder = self.folders[self.known.parent(number)]
+        leaf_number, index = split_place(at)
+        old_ref = self.leaves.ref(leaf_number)
+        old = self.trees.leaf(old_ref)
+        if not folder.is_gone:
+            found = self.find(folder, old.names[index])
+            if isinstance(found, InBase):
+                if (found.ref.id, found.ref.stamp, found.position) == (
+                    old_ref.id,
+                    old_ref.stamp,
+                    index,
+                ):
+                    return
+                if self._is_same(at, found.leaf, found.position):
+                    new_number = self.leaves.number(found.ref)
+                    self.leaves.use(new_number)
+                    self.known.move(number, place(new_number, found.position))
+                    self.leaves.drop(leaf_number)
+                    return
+        inode = Inode.of_entry(number, old.entry(index))
+        inode.nlink = 0
+        self.lookups[number] = self.leave_base(number)
+        self.orphans[number] = inode
+        self.release(folder)
 
     def folder_entry(self, folder: Folder) -> Entry:
         """Returns the entry of an unchanged directory."""
@@ -292,7 +336,12 @@ class Names:
     def release(self, folder: Folder) -> None:
         """Frees a folder that is no longer needed, and those above it that then are not."""
         current: Folder | None = folder
-        while current is not None and not current.is_needed:
+        # What was above a folder that is gone may have been freed before it.
+        while (
+            current is not None
+            and not current.is_needed
+            and self.folders.get(current.number) is current
+        ):
             parent = current.parent
             del self.folders[current.number]
             self.orphans.pop(current.number, None)

@@ -108,6 +108,7 @@ class Overlay:
             raise FileSystemError(errno.EEXIST)
         if number in self._names.folders:
             raise FileSystemError(errno.EPERM)
+        self._names.check(number)
         if number in self._names.orphans:
             raise FileSystemError(errno.ENOENT)
         changes = self.changes()

@@ -1,0 +1,193 @@
+"""A workspace whose base moves: what is open, what is known, and what is changed meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.stores import bring, content, head, make_store
+from versionfs.errors import FileSystemError
+from versionfs.repo import Store
+from versionfs.workspace import (
+    ROOT,
+    CommitRequest,
+    CommitResult,
+    Workspace,
+    commit,
+    folder_of,
+)
+
+Edit = Callable[[Workspace], object]
+REQUEST = CommitRequest("photos", "main", "m", "ada")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    source = tmp_path / "source"
+    deep = source / "sub" / "deep"
+    deep.mkdir(parents=True)
+    (source / "a").write_bytes(b"first")
+    (source / "sub" / "x").write_bytes(b"x v0")
+    (source / "sub" / "y").write_bytes(b"y v0")
+    (deep / "z").write_bytes(b"z v0")
+    (deep / "w").write_bytes(b"w v0")
+    with make_store(tmp_path / "home") as store:
+        bring(store, source)
+        yield store
+
+
+@pytest.fixture
+def workspace(store: Store) -> Iterator[Workspace]:
+    workspace = Workspace(store, folder_of(store, "photos", "main"), head(store))
+    yield workspace
+    workspace.close()
+
+
+@pytest.fixture
+def others(store: Store, tmp_path: Path) -> Callable[[Edit], CommitResult]:
+    """Commits what somebody else does in a workspace of their own."""
+    count = iter(range(100))
+
+    def change(edit: Edit) -> CommitResult:
+        other = Workspace(store, tmp_path / f"other{next(count)}", head(store))
+        try:
+            edit(other)
+            return commit(other, REQUEST)
+        finally:
+            other.close()
+
+    return change
+
+
+def look(workspace: Workspace, path: bytes) -> int:
+    number = ROOT
+    for name in filter(None, path.split(b"/")):
+        found = workspace.lookup(number, name)
+        assert found is not None, path
+        number = found.number
+    return number
+
+
+def write(workspace: Workspace, path: bytes, data: bytes) -> None:
+    workspace.files.write(workspace.overlay.changes, look(workspace, path), 0, data)
+
+
+def text(workspace: Workspace, path: bytes) -> bytes:
+    return workspace.files.read(look(workspace, path), 0, 1000)
+
+
+def follow(workspace: Workspace, store: Store) -> None:
+    for step in workspace.follow(head(store)):
+        if callable(step):
+            step()
+
+
+def forget_all(workspace: Workspace) -> None:
+    for number in list(workspace.names.folders):
+        folder = workspace.names.folders.get(number)
+        if folder is not None and number != ROOT:
+            workspace.forget(number, folder.lookups)
+
+
+# -- what is open while the base moves -------------------------------------------------------------
+
+
+def test_a_write_to_what_was_opened_before_the_base_moved_reverts_nothing(
+    workspace, store, others
+):
+    number = look(workspace, b"a")
+    workspace.files.open(number)
+    others(lambda other: write(other, b"a", b"THEIRS, longer"))
+    follow(workspace, store)
+    assert workspace.files.read(number, 0, 100) == b"first"
+    assert workspace.files.write(workspace.overlay.changes, number, 0, b"F") == 1
+    assert workspace.files.read(number, 0, 100) == b"First"
+    assert workspace.stat(number).nlink == 0
+    assert text(workspace, b"a") == b"THEIRS, longer"
+    assert workspace.is_clean
+    commit(workspace, REQUEST)
+    assert content(store, b"a") == b"THEIRS, longer"
+    with pytest.raises(FileSystemError) as raised:
+        workspace.overlay.link(number, ROOT, b"again")
+    assert raised.value.number == errno.ENOENT
+    workspace.files.release(workspace.overlay.changes, number)
+    workspace.forget(number, workspace.names.lookups[number])
+    assert number not in workspace.names.orphans
+
+
+def test_a_write_to_what_the_base_has_no_longer_brings_nothing_back(workspace, store, others):
+    number = look(workspace, b"sub/deep/z")
+    folder = look(workspace, b"sub/deep")
+
+    def edit(other: Workspace) -> None:
+        deep = look(other, b"sub/deep")
+        other.overlay.unlink(deep, b"z")
+        other.overlay.unlink(deep, b"w")
+        other.overlay.rmdir(look(other, b"sub"), b"deep")
+
+    others(edit)
+    follow(workspace, store)
+    workspace.files.write(workspace.overlay.changes, number, 0, b"Z")
+    assert workspace.files.read(number, 0, 100) == b"Z v0"
+    workspace.overlay.set_attributes(number, mode=0o600)
+    with pytest.raises(FileSystemError) as raised:
+        workspace.overlay.set_attributes(folder, mode=0o700)
+    assert raised.value.number == errno.ENOENT
+    assert workspace.lookup(look(workspace, b"sub"), b"deep") is None
+    assert workspace.is_clean
+    forget_all(workspace)
+    workspace.forget(number, 10)
+    assert list(workspace.names.folders) == [ROOT]
+
+
+def test_a_write_to_what_the_base_has_elsewhere_keeps_what_others_changed(
+    workspace, store, others
+):
+    number = look(workspace, b"a")
+    others(lambda other: other.overlay.set_attributes(look(other, b"a"), mode=0o600))
+    follow(workspace, store)
+    workspace.files.write(workspace.overlay.changes, number, 0, b"F")
+    assert text(workspace, b"a") == b"First"
+    assert look(workspace, b"a") == number
+    assert stat.S_IMODE(workspace.stat(number).mode) == 0o600
+
+
+def test_an_own_file_is_not_replaced_by_an_old_one_of_its_name(workspace, store, others):
+    number = look(workspace, b"a")
+    others(lambda other: other.overlay.unlink(ROOT, b"a"))
+    follow(workspace, store)
+    own = workspace.overlay.make(ROOT, b"a", stat.S_IFREG | 0o644, 0, 0)
+    workspace.files.write(workspace.overlay.changes, own, 0, b"own")
+    workspace.files.write(workspace.overlay.changes, number, 0, b"F")
+    assert text(workspace, b"a") == b"own"
+
+
+def test_folders_that_are_gone_are_freed_in_any_order(workspace):
+    deep, sub = look(workspace, b"sub/deep"), look(workspace, b"sub")
+    for name in (b"z", b"w"):
+        workspace.overlay.unlink(deep, name)
+    workspace.overlay.rmdir(sub, b"deep")
+    workspace.forget(sub, 10)
+    workspace.forget(deep, 10)
+    assert list(workspace.names.folders) == [ROOT]
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+def test_two_directories_never_have_one_number(workspace, store):
+    workspace.overlay.rename(ROOT, b"sub", ROOT, b"old")
+    commit(workspace, REQUEST)
+    look(workspace, b"old")
+    forget_all(workspace)
+    forget_all(workspace)
+    made = workspace.overlay.make(ROOT, b"sub", stat.S_IFDIR | 0o755, 0, 0)
+    assert look(workspace, b"old") != made
+    workspace.overlay.make(look(workspace, b"old"), b"added", stat.S_IFREG | 0o644, 0, 0)
+    workspace.overlay.make(made, b"mine", stat.S_IFREG | 0o644, 0, 0)
+    commit(workspace, REQUEST)
+    assert content(store, b"old/added") == content(store, b"sub/mine") == b""
