@@ -20,6 +20,7 @@ from versionfs.workspace.inode import (
     names_prefix,
 )
 from versionfs.workspace.names import InBase
+from versionfs.workspace.settling import removed
 
 if TYPE_CHECKING:
     from versionfs.workspace.workspace import Workspace
@@ -227,16 +228,8 @@ class _Restoring:
         names.unpin(parent, name)
         self._count += 1
         dropped = [Dropped(parent.number, name), Dropped(parent.number, None)]
-        folder.detach()
-        gone = [folder]
-        while gone:
-            # Unchanged directories below have no records, yet the kernel may know them.
-            current = gone.pop()
-            current.gone = True
-            current.base = None
-            current.overlaid = False
-            dropped.append(Dropped(current.number, None))
-            gone.extend((current.children or {}).values())
+        # Unchanged directories below have no records, yet the kernel may know them.
+        dropped += removed(folder)
         yield dropped
 
 

@@ -17,6 +17,7 @@ from versionfs.tree import Trees, place, same_entry
 from versionfs.types import Commit, Entry, Xattrs
 from versionfs.workspace.base import BASE_KEY, PENDING_KEY, decode_pending, encode_base
 from versionfs.workspace.content import Stack
+from versionfs.workspace.folders import Folder
 from versionfs.workspace.following import Dropped, Step, follow, place_folder
 from versionfs.workspace.inode import (
     ROOT,
@@ -99,7 +100,7 @@ def plan(
     trees: Trees,
     frozen: FrozenTable,
     cut: Cut,
-    root: Entry,
+    root: Entry | None,
     number: int = ROOT,
     sides: Sides = _ALONE,
 ) -> Iterator[PlannedDirectory]:
@@ -111,7 +112,7 @@ def plan(
     """
     prefix = names_prefix(number)
     names = []
-    base: Entry | None = root if root.is_dir else None
+    base = root if root is not None and root.is_dir else None
     for key, value in frozen.scan(prefix):
         name = key[len(prefix) :]
         child, sequence = decode_name(value)
@@ -123,8 +124,9 @@ def plan(
         record = None if child == WHITEOUT else frozen.get(inode_key(child))
         if record is not None:
             inode = Inode.decode(child, record)
-            if inode.is_dir and found is not None and found.is_dir:
-                entry = found.leaf.entry(found.position)
+            entry = None if found is None else found.leaf.entry(found.position)
+            if inode.is_dir and ((entry is not None and entry.is_dir) or own_sides.differ):
+                # One that others removed shows nothing any more but what was changed since the cut.
                 yield from plan(trees, frozen, cut, entry, child, own_sides)
             layer = next((own.id for own in inode.layers if own.id < cut.frozen_below), 0)
         names.append(PlannedName(name, child, sequence, layer, found, own_sides.differ))
@@ -274,7 +276,11 @@ class Settling:
                     batch.append((key, None))
                 continue
             inode = self._names.inode(item.number)
-            if item.is_theirs and (inode.is_file or stat.S_ISLNK(inode.mode)):
+            is_dir = item.found is not None and item.found.is_dir
+            if item.is_theirs and inode.is_dir and not is_dir:
+                if inode.sequence <= self._cut.sequence and not self._has_names(inode):
+                    dropped += self._give_way(parent, item)
+            elif item.is_theirs and (inode.is_file or stat.S_ISLNK(inode.mode)):
                 # What was changed since stays as it is, over what it was changed from.
                 if inode.sequence <= self._cut.sequence and item.number not in self._names.unsaved:
                     dropped += self._give_way(parent, item)
@@ -309,7 +315,12 @@ class Settling:
             folder.version += 1
         if not lost.nlink and item.number not in names.orphans:
             self._workspace.files.discard(lost)
-        return [Dropped(parent, item.name), Dropped(parent, None), Dropped(item.number, None)]
+        dropped = [Dropped(parent, item.name), Dropped(parent, None), Dropped(item.number, None)]
+        own = names.folders.get(item.number)
+        return dropped if own is None else dropped + removed(own)
+
+    def _has_names(self, inode: Inode) -> bool:
+        return next(iter(self._names.table.scan(names_prefix(inode.number))), None) is not None
 
     def _is_settled(self, parent: int, item: PlannedName, inode: Inode) -> bool:
         """Whether the new base says all that a record says."""
@@ -326,8 +337,7 @@ class Settling:
         if not self._merged and _attributes(inode) != _merged(inode, entry):
             return False
         if inode.is_dir:
-            prefix = names_prefix(item.number)
-            return entry.is_dir and next(iter(names.table.scan(prefix)), None) is None
+            return entry.is_dir and not self._has_names(inode)
         if inode.nlink > 1:
             return False
         return entry.is_file if inode.is_file else stat.S_ISLNK(inode.mode)
@@ -370,6 +380,21 @@ class Settling:
 
         for layer in files.layered(inode).settle(item.layer, entry, record):
             files.discard_layer(layer)
+
+
+def removed(folder: Folder) -> list[Dropped]:
+    """Marks a directory that was removed, and the unchanged ones known below it."""
+    dropped = []
+    folder.detach()
+    gone = [folder]
+    while gone:
+        current = gone.pop()
+        current.gone = True
+        current.base = None
+        current.overlaid = False
+        dropped.append(Dropped(current.number, None))
+        gone.extend((current.children or {}).values())
+    return dropped
 
 
 class _Attributes(NamedTuple):

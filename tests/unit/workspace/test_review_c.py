@@ -206,6 +206,44 @@ def test_a_merged_commit_is_settled_after_a_restart_as_well(made: Made) -> None:
     assert ours.is_clean
 
 
+def _remove_sub(other: Workspace) -> None:
+    sub = _look(other, b"sub")
+    other.overlay.unlink(_look(other, b"sub/deep"), b"z")
+    other.overlay.rmdir(sub, b"deep")
+    other.overlay.unlink(sub, b"x")
+    other.overlay.unlink(sub, b"y")
+    other.overlay.rmdir(1, b"sub")
+
+
+def test_a_touched_folder_that_others_removed_does_not_come_back(made: Made) -> None:
+    ours = made.workspace
+    _write(ours, b"sub/x", 0, b"first")
+    sub, deep = _look(ours, b"sub"), _look(ours, b"sub/deep")
+    made.by_others(_remove_sub)
+    _create(ours, b"new")
+    dropped = _committed(ours)
+    assert {Dropped(1, b"sub"), Dropped(sub, None), Dropped(deep, None)} <= set(dropped)
+    assert ours.lookup(1, b"sub") is None
+    assert ours.is_clean
+    _create(ours, b"more")
+    commit(ours, _REQUEST)
+    assert made.store.trees.lookup(made.head().root.node, b"sub") is None
+
+
+def test_a_folder_that_others_removed_keeps_what_was_made_since_the_cut(made: Made) -> None:
+    ours = made.workspace
+    _write(ours, b"sub/x", 0, b"first")
+    made.by_others(_remove_sub)
+    _create(ours, b"new")
+    _committed(ours, lambda: _create(ours, b"sub/late"))
+    assert _text(ours, b"sub/late") == b"new"
+    sub = _look(ours, b"sub")
+    assert [ours.lookup(sub, name) for name in (b"x", b"y", b"deep")] == [None] * 3
+    commit(ours, _REQUEST)
+    assert ours.is_clean
+    assert _text(made.reopen(), b"sub/late") == b"new"
+
+
 def test_a_file_that_only_we_changed_keeps_its_number(made: Made) -> None:
     ours = made.workspace
     number = _look(ours, b"a")
