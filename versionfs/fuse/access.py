@@ -187,6 +187,7 @@ class _OpenedWorkspace:
 
     def restore(self, paths: Sequence[bytes]) -> int:
         """Discards what is changed at and below paths."""
+        recover_now(self._workspace, self._repository, self._branch)
         steps = restore(self._workspace, list(paths))
         while True:
             try:
@@ -198,4 +199,5 @@ class _OpenedWorkspace:
 
     def move(self, name: str) -> None:
         """Moves the changes to a new branch at the base."""
+        recover_now(self._workspace, self._repository, self._branch)
         move(self._workspace, self._repository, name)

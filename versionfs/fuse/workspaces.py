@@ -137,8 +137,11 @@ class WorkspaceService:
                     log.info("committed %s/%s: %s", branch.repository, branch.name, done["commit"])
 
     async def _status(self, branch: Branch, message: Reply) -> Reply:
-        async with self._locked(branch, branch.name):
-            pass
+        try:
+            async with self._locked(branch, branch.name):
+                pass
+        except StorageError as error:
+            log.warning("what came of the last commit is not known yet: %s", error)
         workspace = branch.workspace
         frozen = workspace.records.frozen()
         assert frozen is not None
@@ -215,18 +218,19 @@ class WorkspaceService:
 
     @asynccontextmanager
     async def _locked(self, branch: Branch, name: str) -> AsyncIterator[None]:
-        """Keeps others from committing, restoring and moving a workspace."""
+        """Keeps others from committing, restoring and moving a workspace.
+
+        Raises:
+            StorageError: it is not known what came of the last commit.
+        """
         async with self._locks[branch]:
             if branch.name != name:
                 raise NotFoundError(
                     f"the changes of {branch.repository}/{name} have just moved to {branch.name}",
                     hint="look at `versionfs status`",
                 )
-            try:
-                with trio.CancelScope(shield=True):
-                    await self._steps(branch, recover(branch.workspace, branch.repository, name))
-            except StorageError as error:
-                log.warning("what came of the last commit is not known yet: %s", error)
+            with trio.CancelScope(shield=True):
+                await self._steps(branch, recover(branch.workspace, branch.repository, name))
             yield
 
 

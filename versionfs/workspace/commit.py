@@ -165,6 +165,8 @@ class Committing:
             try:
                 repository.advance(request.branch, ref, version, old=head.ref, reason="commit")
             except ConflictError:
+                # It is known that this one was not made: nothing stays frozen because of it.
+                self._workspace.records.apply([(PENDING_KEY, None)], frees=True)
                 continue
             return store.commits.read(ref), head, merged
         raise ConflictError(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from versionfs.errors import AlreadyExistsError, ConflictError, InvalidInputError
-from versionfs.repo import Store
+from versionfs.repo import Store, validate_name
 from versionfs.types import Commit
 from versionfs.workspace.places import folder_of
-from versionfs.workspace.records import remove
+from versionfs.workspace.records import clear
 from versionfs.workspace.workspace import Workspace
 
 
@@ -22,24 +22,32 @@ def prepare_move(store: Store, repository: str, name: str, base: Commit) -> Path
         AlreadyExistsError: there is such a branch, or there are changes that a former one left.
         InvalidInputError: it is not the name of a branch.
     """
+    validate_name("branch", name)
     folder = folder_of(store, repository, name)
+    in_use = AlreadyExistsError(
+        f"another process still has a workspace of {repository}/{name}",
+        hint="choose another name, or unmount it",
+    )
+    changed = AlreadyExistsError(
+        f"there are uncommitted changes of a former branch {repository}/{name} in {folder}",
+        hint="choose another name",
+    )
     if (folder / "table").is_dir():
         try:
             left = Workspace(store, folder, base)
         except ConflictError as error:
-            raise AlreadyExistsError(
-                f"a mount still has a workspace of {repository}/{name}",
-                hint="choose another name, or unmount it",
-            ) from error
+            raise in_use from error
         clean = left.is_clean
         left.close()
         if not clean:
-            raise AlreadyExistsError(
-                f"there are uncommitted changes of a former branch {repository}/{name} in {folder}",
-                hint="choose another name",
-            )
+            raise changed
+    # Before there is a branch: else one that nobody asked for would be left if this fails.
+    try:
+        if not clear(folder):
+            raise changed
+    except ConflictError as error:
+        raise in_use from error
     store.repository(repository).create_branch(name, base)
-    remove(folder)
     return folder
 
 

@@ -106,6 +106,26 @@ def remove(folder: Path) -> None:
         owned.close()
 
 
+def clear(folder: Path) -> bool:
+    """Throws a workspace away that has no changed names; tells whether it is gone.
+
+    Raises:
+        ConflictError: another process owns it.
+    """
+    if not folder.is_dir():
+        return True
+    owned = Owned(folder)
+    try:
+        if (folder / "table").is_dir():
+            with Table(folder) as table:
+                if next(iter(table.scan(names_prefix(0)[:1])), None) is not None:
+                    return False
+        shutil.rmtree(folder)
+    finally:
+        owned.close()
+    return True
+
+
 class Records:
     """Records in a table once there is one; until then, nothing but an unchanged root."""
 

@@ -6,18 +6,40 @@ import errno
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.support.stores import make_store
-from versionfs.errors import FileSystemError, VersionFSError
+from versionfs.errors import (
+    AlreadyExistsError,
+    FileSystemError,
+    InvalidInputError,
+    NotFoundError,
+    OverlapError,
+    StorageError,
+    VersionFSError,
+)
+from versionfs.fuse.access import with_workspace
+from versionfs.fuse.workspaces import WorkspaceService
 from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.repo import Repository, Store
 from versionfs.transfer import import_source
 from versionfs.types import Commit
-from versionfs.workspace import CommitRequest, Workspace, commit, folder_of, recover_now
+from versionfs.vfs import Branches, Invalidation
+from versionfs.vfs.owner import Owner
+from versionfs.workspace import (
+    CommitRequest,
+    Workspace,
+    commit,
+    folder_of,
+    move,
+    recover_now,
+)
+from versionfs.workspace.records import Owned
 
 REQUEST = CommitRequest("set", "main", "a change", "test")
 
@@ -282,3 +304,138 @@ def test_room_that_is_about_to_be_free_is_used(
         write(workspace, b"new", b"y")
     assert content(workspace, b"new") == b"y"
     workspace.close()
+
+
+# -- what came of a commit -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def unknown(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets a commit be made whose answer is lost; then the store cannot be read."""
+    workspace = opened(store)
+    write(workspace, b"a", b"FIRST")
+    advance = Repository.advance
+
+    def lost(self: Repository, *arguments: object, **options: object) -> None:
+        advance(self, *arguments, **options)  # type: ignore[arg-type]
+        raise StorageError("the answer is lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Repository, "advance", lost)
+        with pytest.raises(StorageError, match="lost"):
+            commit(workspace, REQUEST)
+    workspace.close()
+
+    def unreachable(*_arguments: object) -> Iterator[Commit]:
+        raise StorageError("unreachable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["versionfs.workspace.commit"], "first_parents", unreachable)
+        yield
+
+
+@pytest.mark.usefixtures("unknown")
+def test_nothing_is_done_before_it_is_known_what_came_of_the_last_commit(store: Store) -> None:
+    for action in (
+        lambda workspace: workspace.restore([b"a"]),
+        lambda workspace: workspace.move("other"),
+        lambda workspace: workspace.commit("m", "a", {}),
+    ):
+        with pytest.raises(StorageError, match="unreachable"):
+            with_workspace(store, "set", "main", action)
+    changes = with_workspace(
+        store, "set", "main", lambda workspace: list(workspace.changes(full=False))
+    )
+    assert changes
+
+
+@pytest.mark.usefixtures("unknown")
+def test_no_mount_does_anything_before_it_is_known_what_came_of_the_last_commit(
+    store: Store,
+) -> None:
+    branches = Branches(store, Owner(os.getuid(), os.getgid()))
+    branches.enter("set", "main", head(store), 1)
+
+    async def moved(_repository: str) -> None:
+        pass
+
+    async def ask() -> None:
+        service = WorkspaceService(store, branches, moved, lambda _: None)
+        where = {"repository": "set", "branch": "main"}
+        said = {"message": "m", "author": "a", "metadata": {}}
+        for request in (
+            {"op": "workspace-restore", "paths": ["a"]},
+            {"op": "workspace-move", "to": "other"},
+            {"op": "workspace-commit", **said},
+        ):
+            with pytest.raises(StorageError, match="unreachable"):
+                await service.answer(where | request)
+        reply = await service.answer(where | {"op": "workspace-status", "limit": 10})
+        assert reply["changes"]
+
+    trio.run(ask)
+    branches.close()
+
+
+def test_a_commit_that_was_not_made_freezes_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened(store)
+    write(workspace, b"a", b"FIRST")
+    other = opened(store, workspace.folder.parent / "elsewhere")
+    write(other, b"a", b"other")
+    advance = Repository.advance
+
+    def overtaken(self: Repository, *arguments: object, **options: object) -> object:
+        monkeypatch.setattr(Repository, "advance", advance)
+        commit(other, REQUEST)
+        return advance(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Repository, "advance", overtaken)
+    with pytest.raises(OverlapError):
+        commit(workspace, REQUEST)
+    assert workspace.records.get(b"mpending") is None
+    assert not workspace.files.is_frozen
+    other.close()
+    workspace.close()
+
+
+def test_no_branch_is_made_when_its_folder_cannot_be_had(store: Store) -> None:
+    workspace = opened(store)
+    write(workspace, b"a", b"FIRST")
+    owned = Owned(folder_of(store, "set", "new"))
+    with pytest.raises(AlreadyExistsError):
+        move(workspace, "set", "new")
+    with pytest.raises(NotFoundError):
+        store.repository("set").branch("new")
+    owned.close()
+    outside = store.settings.state_dir / "outside"
+    outside.mkdir()
+    with pytest.raises(InvalidInputError):
+        move(workspace, "set", "../../../outside")
+    assert outside.is_dir()
+    move(workspace, "set", "new")
+    assert workspace.folder == folder_of(store, "set", "new")
+    assert content(workspace, b"a") == b"FIRST"
+    workspace.close()
+
+
+def test_a_stale_branch_folder_is_replaced_at_the_next_lookup(store: Store) -> None:
+    branches = Branches(store, Owner(os.getuid(), os.getgid()))
+    before = branches.enter("set", "main", head(store), 1)
+    assert before is not None
+    other = opened(store)
+    create(other, b"new", b"PRECIOUS")
+    other.close()
+    branch, _ = branches.of(before.number)
+    with pytest.raises(FileSystemError):
+        create(branch.workspace, b"mine", b"x")
+    heads: dict[tuple[str, str], Commit | None] = {("set", "main"): head(store)}
+    assert list(branches.steps(None, heads)) == [[Invalidation(1, b"main")]]
+    after = branches.enter("set", "main", head(store), 1)
+    assert after is not None
+    assert after.number != before.number
+    create(branches.of(after.number)[0].workspace, b"mine", b"x")
+    assert content(branches.of(after.number)[0].workspace, b"new") == b"PRECIOUS"
+    assert not list(branches.steps(None, heads))
+    branches.close()
