@@ -162,8 +162,6 @@ def _plan(source: Store, target: Store, repositories: Iterable[str], *, whole: b
                 plan.refs[repository, kind, name] = ref.commit
     if whole:
         plan.segments = [info.key for info in source.objects.list(_SEGMENTS)]
-        plan.packs = packs_in_store(source.objects)
-        return plan
     reachable = Reachable(source)
     for (repository, kind, name), commit in plan.refs.items():
         known = _commits(target, repository)
@@ -176,10 +174,12 @@ def _plan(source: Store, target: Store, repositories: Iterable[str], *, whole: b
     for pack in reachable.packs:
         size = present.get(pack)
         if size is None:
-            plan.damaged.add(pack)
+            plan.damaged.add(bytes(pack))
             log.error("pack %s is missing from %s", pack.hex(), source.url)
         else:
             plan.packs[pack] = size
+    if whole:
+        plan.packs = present
     return plan
 
 

@@ -297,17 +297,24 @@ def test_a_damaged_pack_is_named_and_what_needs_it_is_not_published(
     assert list(objects.temporary().iterdir()) == []
 
 
+@pytest.mark.parametrize("repository", [None, "photos"])
 def test_a_lost_pack_stops_only_the_refs_that_need_it(
-    source: Store, target: tuple[Store, CountingFolder], tmp_path: Path
+    source: Store,
+    target: tuple[Store, CountingFolder],
+    tmp_path: Path,
+    repository: str | None,
 ) -> None:
     there, _ = target
     entry = source.trees.walk_path(head(source).root, b"d1/new")
     assert entry is not None
     assert entry.location is not None
     harm(source, pack_key(entry.location.pack), "gone", tmp_path)
-    result = clone(source, there, "photos")
+    result = clone(source, there, repository)
     assert result.damaged == [entry.location.pack.hex()]
-    assert outcomes(result) == {"photos:main": "damaged", "photos:v1": "created"}
+    found = outcomes(result)
+    assert found.pop("texts:main", "created") == "created"
+    assert found == {"photos:main": "damaged", "photos:v1": "created"}
+    assert there.repository("photos").branches() == {}
 
 
 @pytest.mark.parametrize("how", ["flip", "gone"])
