@@ -6,10 +6,15 @@ no segment are asked for their own index.
 A segment vouches for its metadata: whatever that names was in the store before. A metadata pack in
 no segment may be of a writer that was killed, or of a clone that is not complete, and name packs
 that are not there; its objects are of no use to others. A chunk names nothing.
+
+Once a pack is lost, any metadata may name it, whoever vouched for it. So while a pack that was
+known or that a segment names is absent, no metadata of others is taken, and what was is forgotten:
+what is imported again is then written again, and names what is there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -76,6 +81,7 @@ def sync_index(
             len(gone),
         )
         index.forget_packs(gone)
+    _note_found(index, present)
     missing = {pack: present[pack] for pack in sorted(present.keys() - known)}
     if not missing:
         return 0
@@ -87,16 +93,62 @@ def sync_index(
 
     report()
     threads = 1 if objects.is_local else connections
-    _add_segments(objects, index, missing, report, threads)
+    _add_segments(objects, index, missing, present, report, threads)
     _add_packs(objects, index, missing, report, threads)
     log.info("indexed %d packs", total)
     return total
+
+
+def _note_found(index: ChunkIndex, present: dict[bytes, int]) -> None:
+    with contextlib.suppress(IndexDamagedError):
+        found = index.lost_packs() & present.keys()
+        if found:
+            index.found_packs(found)
+
+
+class _Losses:
+    """The packs that segments name and the store has not."""
+
+    def __init__(self, objects: ObjectStore, index: ChunkIndex, present: dict[bytes, int]) -> None:
+        self._objects = objects
+        self._index = index
+        self._present = present
+        try:
+            self._known = index.lost_packs()
+        except IndexDamagedError:
+            self._known = set()
+        self._more: set[bytes] = set()
+
+    def any(self) -> bool:
+        """Tells whether any pack is lost."""
+        return bool(self._known)
+
+    def look(self, pack: PackId) -> None:
+        """Takes note of a pack that a segment names."""
+        if pack in self._present or pack in self._known:
+            return
+        if self._known:
+            # Should it only be newer than the listing, the next sync finds it.
+            self._more.add(bytes(pack))
+            return
+        try:
+            self._objects.size(pack_key(pack))
+        except NotFoundError:
+            log.warning("a pack is gone from the store: %s; using no metadata", pack.hex())
+            self._index.forget_packs([pack])
+            self._known.add(bytes(pack))
+
+    def keep(self) -> None:
+        """Lets later syncs know."""
+        if self._more:
+            self._index.add_lost(self._more)
 
 
 def _add_segments(
     objects: ObjectStore,
     index: ChunkIndex,
     missing: dict[bytes, int],
+    present: dict[bytes, int],
     report: Callable[[], None],
     threads: int,
 ) -> None:
@@ -118,21 +170,22 @@ def _add_segments(
         except NotFoundError:
             return name, b""
 
+    losses = _Losses(objects, index, present)
+    # All of them, though nothing may be missing any more: the last may name a pack that is lost.
     for name, data in chain(
         in_order(fetch, large, min(threads, _LARGE_SEGMENTS_AT_ONCE)),
         in_order(fetch, small, threads),
     ):
-        if not missing:
-            return
         if not data:
             continue
         try:
             # A segment of packs that came after the listing tells of them in vain; they are then
             # asked for their own index. That is rare, and better than to read it again each time.
-            _add(objects, index, decode_segment(data, name), missing, report)
+            _add(objects, index, decode_segment(data, name), missing, losses, report)
         except (CorruptionError, UnsupportedFormatError) as error:
             log.warning("reading the indexes of packs instead: %s", error)
         index.add_segment(name)
+    losses.keep()
 
 
 def _add(
@@ -140,11 +193,13 @@ def _add(
     index: ChunkIndex,
     packs: Iterable[SegmentPack],
     missing: dict[bytes, int],
+    losses: _Losses,
     report: Callable[[], None],
 ) -> None:
     for listing, size in packs:
+        losses.look(listing.pack)
         if missing.get(listing.pack) == size and _is_there(objects, listing.pack, size):
-            _add_rows(index, listing, size, vouched=True)
+            _add_rows(index, listing, size, vouched=not losses.any())
             del missing[listing.pack]
             report()
 

@@ -215,13 +215,16 @@ class ChunkIndex:
     def forget_packs(self, packs: Iterable[bytes]) -> None:
         """Removes packs that are gone from the store; their rows count as absent from now on.
 
+        So does all metadata, which may name them: what is written again must name what is there.
         What is remembered of sources goes too: their trees may refer to those packs, and an import
         that reads only what changed would do so again.
         """
-        gone = list(packs)
+        gone = {bytes(pack) for pack in packs}
 
         def work(transaction: lmdb.Transaction) -> None:
             transaction.drop(self._environment.database(b"sources"), delete=False)
+            transaction.drop(self._environment.database(b"places"), delete=False)
+            self._put_lost(transaction, self._lost(transaction) | gone)
             for pack in gone:
                 number = transaction.get(pack, db=self._environment.database(b"packs"))
                 if number is not None:
@@ -231,3 +234,32 @@ class ChunkIndex:
 
         self._environment.write(work)
         self._packs.clear()
+
+    def lost_packs(self) -> set[bytes]:
+        """Returns the packs that were forgotten and have not come back."""
+        return self._environment.read(self._lost)
+
+    def add_lost(self, packs: Iterable[bytes]) -> None:
+        """Adds to the lost packs; metadata stays, as it was dropped when the first was lost."""
+        more = {bytes(pack) for pack in packs}
+        self._environment.write(
+            lambda transaction: self._put_lost(transaction, self._lost(transaction) | more)
+        )
+
+    def found_packs(self, packs: Iterable[bytes]) -> None:
+        """Notes that lost packs are back in the store."""
+        back = {bytes(pack) for pack in packs}
+        self._environment.write(
+            lambda transaction: self._put_lost(transaction, self._lost(transaction) - back)
+        )
+
+    def _lost(self, transaction: lmdb.Transaction) -> set[bytes]:
+        value = bytes(transaction.get(b"lost-packs", db=self._environment.database(b"meta")) or b"")
+        return {value[at : at + ID_BYTES] for at in range(0, len(value), ID_BYTES)}
+
+    def _put_lost(self, transaction: lmdb.Transaction, packs: set[bytes]) -> None:
+        meta = self._environment.database(b"meta")
+        if packs:
+            transaction.put(b"lost-packs", b"".join(sorted(packs)), db=meta)
+        else:
+            transaction.delete(b"lost-packs", db=meta)

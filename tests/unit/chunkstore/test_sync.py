@@ -11,9 +11,11 @@ import pytest
 from tests.support.folders import describe, fill
 from tests.support.machines import CountingFolder, machine
 from tests.support.stores import bring, head
-from versionfs.chunkstore import metadata_writer, sync, writer
+from versionfs.chunkstore import metadata_writer, packs_in_store, sync, writer
+from versionfs.pack import pack_key
 from versionfs.repo import Store
 from versionfs.transfer import export
+from versionfs.transfer.reachable import Reachable
 
 
 @pytest.fixture
@@ -200,3 +202,42 @@ def test_small_segments_are_fetched_side_by_side(
             assert sync.sync_index(objects, store.index, connections=8) == len(packs(shared))
         assert objects.requests == {"list": 2, "get": 13}
         assert 1 < objects.most_at_once <= most
+
+
+@pytest.mark.parametrize("home", ["first", "second"])
+def test_importing_again_heals_what_a_lost_pack_took(
+    tmp_path: Path, shared: Path, source: Path, home: str
+) -> None:
+    store, _ = machine(tmp_path / "first", shared)
+    with store:
+        entry = store.trees.walk_path(head(store).root, b"d0/e0/f0")
+        assert entry is not None
+        assert entry.location is not None
+        key = pack_key(entry.location.pack)
+        (shared / key).unlink()
+    store, _ = machine(tmp_path / home, shared)
+    with store:
+        bring(store, source, branch="healed")
+        reachable = Reachable(store)
+        reachable.add_history(store.repository("photos").branch("healed").commit)
+        assert set(reachable.packs) <= packs_in_store(store.objects).keys()
+    store, _ = machine(tmp_path / home, shared)
+    with store:
+        assert store.index.lost_packs() == {entry.location.pack}, "later syncs know it"
+        bring(store, source, branch="more")
+        reachable = Reachable(store)
+        reachable.add_history(store.repository("photos").branch("more").commit)
+        assert set(reachable.packs) <= packs_in_store(store.objects).keys()
+
+
+def test_a_lost_pack_that_is_back_is_lost_no_more(tmp_path: Path, shared: Path) -> None:
+    pack = packs(shared)[0]
+    data = pack.read_bytes()
+    pack.unlink()
+    store, _ = second(tmp_path, shared)
+    with store:
+        store.sync_index()
+        assert store.index.lost_packs() == {bytes.fromhex(pack.name)}
+        pack.write_bytes(data)
+        store.sync_index()
+        assert store.index.lost_packs() == set()
