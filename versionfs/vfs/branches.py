@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -111,7 +112,9 @@ class Branches:
             if head.ref == workspace.base.ref or not workspace.is_clean:
                 continue
             if not branch.is_committing:
-                yield from self.invalidations(branch, workspace.follow(head))
+                # A commit may begin while what is needed to follow is fetched.
+                moving = workspace.follow(head, partial(_is_idle, branch))
+                yield from self.invalidations(branch, moving)
 
     def invalidations(
         self, branch: Branch, steps: Iterable[list[Dropped] | Callable[[], object]]
@@ -237,3 +240,7 @@ class Branches:
                 branch.workspace.close()
             except Exception:
                 log.exception("closing the workspace of %s/%s", branch.repository, branch.name)
+
+
+def _is_idle(branch: Branch) -> bool:
+    return not branch.is_committing

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from versionfs.objectstore import WouldBlock
 from versionfs.tree import diff_directory
-from versionfs.types import Entry, NodeRef
+from versionfs.types import NodeRef
 from versionfs.workspace.folders import Folder
 from versionfs.workspace.inode import name_key
 from versionfs.workspace.names import InBase, Names
@@ -39,70 +39,149 @@ def fetched(work: Callable[[], T]) -> Generator[Step, None, T]:
             yield wait.fetch
 
 
+class _Changed(NamedTuple):
+    """A name that differs: whether it was and is a directory, and the tree of that, if any."""
+
+    name: bytes
+    was_dir: bool
+    is_dir: bool
+    base: NodeRef | None
+
+
+class _Move(NamedTuple):
+    """What is to be done with one folder."""
+
+    folder: Folder
+    base: NodeRef | None
+    placed: list[tuple[Folder, InBase]]
+    removed: list[Folder]
+    names: list[bytes]
+
+
+class Moves:
+    """Moves a folder, and the unchanged ones known below it, from one base to another.
+
+    ``planned`` fetches all that this needs, and changes nothing. What it found is good until the
+    workspace's thread does something else: then ``switch`` does all at once. So there is never a
+    moment at which some folders show the one base and some the other, and whatever fails, nothing
+    has changed.
+    """
+
+    def __init__(self, names: Names, number: int) -> None:
+        """Begins with the folder that has a number."""
+        self._names = names
+        self._number = number
+        self._changes: dict[tuple[NodeRef | None, NodeRef | None], list[_Changed]] = {}
+        self._places: dict[tuple[NodeRef, bytes], InBase] = {}
+        self._moves: list[_Move] = []
+
+    def planned(self, before: NodeRef | None, after: NodeRef | None) -> Generator[Step, None, None]:
+        """Finds out what changes between two bases; yields only work that fetches."""
+        while True:
+            fetch = self._plan(before, after)
+            if fetch is None:
+                return
+            yield fetch
+
+    def _plan(self, before: NodeRef | None, after: NodeRef | None) -> Callable[[], object] | None:
+        """Plans for what is known now; returns work that must be done first, None if none."""
+        self._moves = []
+        top = self._names.folders.get(self._number)
+        work = [] if top is None else [(top, before, after)]
+        while work:
+            folder, old, new = work.pop()
+            if folder.gone:
+                continue
+            if old == new:
+                self._moves.append(_Move(folder, new, [], [], []))
+                continue
+            if (old, new) not in self._changes:
+                try:
+                    self._compare(old, new)
+                except WouldBlock:
+                    return partial(self._compare, old, new)
+            missing = self._plan_folder(folder, old, new, work)
+            if missing is not None:
+                return missing
+        return None
+
+    def _plan_folder(
+        self,
+        folder: Folder,
+        old: NodeRef | None,
+        new: NodeRef | None,
+        work: list[tuple[Folder, NodeRef | None, NodeRef | None]],
+    ) -> Callable[[], object] | None:
+        table = self._names.table
+        move = _Move(folder, new, [], [], [])
+        for changed in self._changes[old, new]:
+            name = changed.name
+            if folder.overlaid and table.get(name_key(folder.number, name)) is not None:
+                continue
+            child = folder.children.get(name) if folder.children else None
+            if child is not None and changed.was_dir and changed.is_dir and new is not None:
+                if (new, name) not in self._places:
+                    try:
+                        self._find(new, name)
+                    except WouldBlock:
+                        return partial(self._find, new, name)
+                move.placed.append((child, self._places[new, name]))
+                work.append((child, child.base, changed.base))
+                continue
+            if child is not None:
+                move.removed.append(child)
+            move.names.append(name)
+        self._moves.append(move)
+        return None
+
+    def _compare(self, old: NodeRef | None, new: NodeRef | None) -> None:
+        found = []
+        for a, b in diff_directory(self._names.trees, old, new, attributes=True):
+            entry = b or a
+            assert entry is not None
+            base = b.node if b is not None and b.is_dir and b.location is not None else None
+            was_dir, is_dir = a is not None and a.is_dir, b is not None and b.is_dir
+            found.append(_Changed(entry.name, was_dir, is_dir, base))
+        self._changes[old, new] = found
+
+    def _find(self, base: NodeRef, name: bytes) -> None:
+        ref, leaf = self._names.trees.leaf_for(base, name)
+        self._places[base, name] = InBase(ref, leaf, leaf.find(name))
+
+    def switch(self) -> list[list[Dropped]]:
+        """Shows the new base; returns what the kernel must drop. Does not fail."""
+        names = self._names
+        told = []
+        for folder, base, placed, removed, dropped_names in self._moves:
+            if folder.base == base and not (placed or removed or dropped_names):
+                folder.base = base
+                continue
+            dropped = [Dropped(folder.number, None)]
+            folder.base = base
+            folder.version += 1
+            for child, found in placed:
+                place_folder(names, child, found)
+            for child in removed:
+                dropped.extend(_remove(child))
+            for name in dropped_names:
+                names.unpin(folder, name)
+                dropped.append(Dropped(folder.number, name))
+            told.append(dropped)
+        self._moves = []
+        return told
+
+
 def follow(
     names: Names, folder: Folder, before: NodeRef | None, after: NodeRef | None
 ) -> Generator[Step, None, None]:
     """Moves a folder, and the unchanged ones known below it, from one base to another.
 
+    Everything is fetched first; then all changes at once, and what the kernel must drop is yielded.
     The folder's own ``base`` is set here too, together with those of its children.
     """
-    work = [(folder, before, after)]
-    while work:
-        current, old, new = work.pop()
-        if current.gone:
-            continue
-        if old == new:
-            current.base = new
-            continue
-        changes = yield from fetched(partial(_changes, names, old, new))
-        places = yield from fetched(partial(_places, names, current, new, changes))
-        dropped = [Dropped(current.number, None)]
-        current.base = new
-        current.version += 1
-        for a, b in changes:
-            entry = b or a
-            assert entry is not None
-            name = entry.name
-            key = name_key(current.number, name)
-            if current.overlaid and names.table.get(key) is not None:
-                continue
-            child = current.children.get(name) if current.children else None
-            found = places.get(name)
-            if child is not None and found is not None and a is not None and a.is_dir:
-                place_folder(names, child, found)
-                assert b is not None
-                base = None if b.location is None else b.node
-                work.append((child, child.base, base))
-                continue
-            if child is not None:
-                dropped.extend(_remove(child))
-            names.unpin(current, name)
-            dropped.append(Dropped(current.number, name))
-        yield dropped
-
-
-def _changes(
-    names: Names, old: NodeRef | None, new: NodeRef | None
-) -> list[tuple[Entry | None, Entry | None]]:
-    return list(diff_directory(names.trees, old, new, attributes=True))
-
-
-def _places(
-    names: Names,
-    folder: Folder,
-    base: NodeRef | None,
-    changes: list[tuple[Entry | None, Entry | None]],
-) -> dict[bytes, InBase]:
-    """Finds the known directories below a folder that are directories still."""
-    places: dict[bytes, InBase] = {}
-    children = folder.children or {}
-    if base is None:
-        return places
-    for _, entry in changes:
-        if entry is not None and entry.is_dir and entry.name in children:
-            ref, leaf = names.trees.leaf_for(base, entry.name)
-            places[entry.name] = InBase(ref, leaf, leaf.find(entry.name))
-    return places
+    moves = Moves(names, folder.number)
+    yield from moves.planned(before, after)
+    yield from moves.switch()
 
 
 def place_folder(names: Names, folder: Folder, found: InBase) -> None:

@@ -25,7 +25,7 @@ from versionfs.workspace.base import (
 )
 from versionfs.workspace.changes import Clock
 from versionfs.workspace.files import Files
-from versionfs.workspace.following import Step, follow
+from versionfs.workspace.following import Moves, Step
 from versionfs.workspace.inode import ROOT, TYPE_BITS, Inode, inode_key
 from versionfs.workspace.listing import WorkspaceListing
 from versionfs.workspace.names import Names, base_of
@@ -287,19 +287,33 @@ class Workspace:
 
         return work
 
-    def follow(self, head: Commit) -> Generator[Step, None, None]:
-        """Makes a workspace without changes show another commit, step by step."""
-        before = self.names.root.base
-        root = self._root(head)
-        self._head = head
+    def follow(
+        self, head: Commit, may_go: Callable[[], bool] = lambda: True
+    ) -> Generator[Step, None, None]:
+        """Makes a workspace without changes show another commit.
+
+        All that this needs is fetched first. If the workspace then has changes, or another base,
+        or ``may_go`` says no, nothing happens; else everything moves before anything else is done,
+        and only then what the kernel must drop is yielded.
+
+        Raises:
+            StorageError: the store cannot be read; OSError: the disk is full. Nothing has changed.
+        """
+        base, root = self.base, self._root(head)
+        moves = Moves(self.names, ROOT)
+        yield from moves.planned(self.names.root.base, base_of(root))
+        if self.base is not base or not self.is_clean or not may_go():
+            return
+        if self.records.get(PENDING_KEY) is not None:
+            return
         if self.records.exists:
             mutations = [(BASE_KEY, encode_base(head.ref)), (inode_key(ROOT), root.encode())]
             self.records.apply(mutations)
         else:
             self.records.rebase(root)
-        self.base = head
+        self._head = self.base = head
         self.names.drop(ROOT)
-        yield from follow(self.names, self.names.root, before, base_of(root))
+        yield from moves.switch()
 
     # -- the disk --------------------------------------------------------------------------------
 

@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stores import bring, content, head, make_store
+from tests.support.remote import RemoteFolder
+from tests.support.stores import bring, content, head, make_store, settings_in
 from versionfs.errors import FileSystemError
+from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.repo import Store
+from versionfs.repo.format import FORMAT_KEY, StoreFormat
+from versionfs.vfs.branches import Branches
+from versionfs.vfs.owner import Owner
 from versionfs.workspace import (
     ROOT,
     CommitRequest,
@@ -93,12 +98,29 @@ def forget_all(workspace: Workspace) -> None:
             workspace.forget(number, folder.lookups)
 
 
+@pytest.fixture
+def far(store: Store, tmp_path: Path) -> Iterator[Store]:
+    """The same store as if behind a network, on a machine that has read nothing of it yet."""
+    root = tmp_path / "home" / "store"
+    store_format = StoreFormat.decode((root / FORMAT_KEY).read_bytes(), str(root))
+    with Store(settings_in(tmp_path / "b", store=root), RemoteFolder(root), store_format) as far:
+        yield far
+
+
+def patiently(work: Callable[[], object]) -> object:
+    """Does what must not block, fetching what it needs in between."""
+    while True:
+        try:
+            with never_blocking():
+                return work()
+        except WouldBlock as wait:
+            wait.fetch()
+
+
 # -- what is open while the base moves -------------------------------------------------------------
 
 
-def test_a_write_to_what_was_opened_before_the_base_moved_reverts_nothing(
-    workspace, store, others
-):
+def test_a_write_to_what_was_opened_before_the_base_moved_reverts_nothing(workspace, store, others):
     number = look(workspace, b"a")
     workspace.files.open(number)
     others(lambda other: write(other, b"a", b"THEIRS, longer"))
@@ -144,9 +166,7 @@ def test_a_write_to_what_the_base_has_no_longer_brings_nothing_back(workspace, s
     assert list(workspace.names.folders) == [ROOT]
 
 
-def test_a_write_to_what_the_base_has_elsewhere_keeps_what_others_changed(
-    workspace, store, others
-):
+def test_a_write_to_what_the_base_has_elsewhere_keeps_what_others_changed(workspace, store, others):
     number = look(workspace, b"a")
     others(lambda other: other.overlay.set_attributes(look(other, b"a"), mode=0o600))
     follow(workspace, store)
@@ -191,3 +211,129 @@ def test_two_directories_never_have_one_number(workspace, store):
     workspace.overlay.make(made, b"mine", stat.S_IFREG | 0o644, 0, 0)
     commit(workspace, REQUEST)
     assert content(store, b"old/added") == content(store, b"sub/mine") == b""
+
+
+# -- following -------------------------------------------------------------------------------------
+
+
+def change_three(other: Workspace) -> None:
+    write(other, b"sub/x", b"THEIRX")
+    write(other, b"sub/deep/z", b"THEIRZ")
+    write(other, b"sub/deep/w", b"THEIRW")
+
+
+def test_all_folders_follow_at_once(workspace, store, others):
+    look(workspace, b"sub/deep/z")
+    others(change_three)
+    steps = workspace.follow(head(store))
+    next(steps)
+    write(workspace, b"sub/deep/z", b"Z")
+    for step in steps:
+        assert not callable(step)
+    commit(workspace, REQUEST)
+    assert content(store, b"sub/deep/z") == b"ZHEIRZ"
+    assert content(store, b"sub/deep/w") == b"THEIRW"
+    assert content(store, b"sub/x") == b"THEIRX"
+
+
+def test_who_stops_to_listen_sees_the_new_base_everywhere(workspace, store, others):
+    look(workspace, b"sub/deep/z")
+    others(change_three)
+    steps = workspace.follow(head(store))
+    next(steps)
+    steps.close()
+    assert workspace.base.ref == head(store).ref
+    assert text(workspace, b"sub/deep/w") == b"THEIRW"
+    write(workspace, b"sub/y", b"Y")
+    commit(workspace, REQUEST)
+    assert content(store, b"sub/x") == b"THEIRX"
+
+
+def test_what_fails_to_be_fetched_changes_nothing(store, far, others, tmp_path):
+    before = head(store)
+    workspace = Workspace(far, tmp_path / "w", before)
+    look(workspace, b"sub/deep/z")
+    others(change_three)
+    after = head(store)
+    fetches = 0
+    while True:
+        with never_blocking():
+            steps = workspace.follow(after)
+            step = next(steps)
+        if not callable(step):
+            break
+        steps.close()  # as if it had failed
+        assert workspace.base is before
+        assert patiently(lambda: text(workspace, b"sub/deep/w")) == b"w v0"
+        step()
+        fetches += 1
+    assert fetches
+    assert workspace.base is after
+    assert patiently(lambda: text(workspace, b"sub/deep/w")) == b"THEIRW"
+    workspace.close()
+
+
+def test_what_is_changed_while_a_base_is_fetched_is_changed_on_the_old_one(
+    store, far, others, tmp_path
+):
+    before = head(store)
+    workspace = Workspace(far, tmp_path / "w", before)
+    look(workspace, b"sub/deep/z")
+    others(change_three)
+    with never_blocking():
+        steps = workspace.follow(head(store))
+        step = next(steps)
+    assert callable(step)
+    step()
+    write(workspace, b"sub/y", b"Y")
+    for step in steps:
+        assert callable(step)
+        step()
+    assert workspace.base is before
+    assert text(workspace, b"sub/x") == b"x v0"
+    assert commit(workspace, REQUEST).merged
+    assert text(workspace, b"sub/x") == b"THEIRX"
+    assert content(store, b"sub/y") == b"Y v0"
+    workspace.close()
+
+
+def test_what_is_looked_up_while_a_base_is_fetched_follows_too(store, far, others, tmp_path):
+    workspace = Workspace(far, tmp_path / "w", head(store))
+    look(workspace, b"sub")
+    others(change_three)
+    with never_blocking():
+        steps = workspace.follow(head(store))
+        step = next(steps)
+    assert callable(step)
+    step()
+    deep = look(workspace, b"sub/deep")
+    for step in steps:
+        if callable(step):
+            step()
+    found = workspace.lookup(deep, b"w")
+    assert found is not None
+    assert workspace.files.read(found.number, 0, 100) == b"THEIRW"
+    workspace.close()
+
+
+def test_a_branch_folder_does_not_follow_while_it_is_committed(store, far, others):
+    before = head(store)
+    branches = Branches(far, Owner(0, 0))
+    branches.enter("photos", "main", before, 1)
+    branch = branches.known("photos", "main")
+    assert branch is not None
+    look(branch.workspace, b"sub/deep")
+    others(change_three)
+    heads = {("photos", "main"): head(store)}
+    with never_blocking():
+        steps = iter(branches.steps(None, heads))
+        step = next(steps)
+    assert callable(step)
+    branch.is_committing = True
+    step()
+    assert all(callable(step) for step in steps)
+    assert branch.workspace.base is before
+    branch.is_committing = False
+    assert [step for step in branches.steps(None, heads) if not callable(step)]
+    assert branch.workspace.base is heads["photos", "main"]
+    branches.close()
