@@ -27,6 +27,7 @@ from versionfs.chunkstore import (
     PackSource,
     SegmentWriter,
     default_cache_bytes,
+    in_order,
     sync_index,
 )
 from versionfs.config import Settings
@@ -47,7 +48,7 @@ from versionfs.objectstore import (
 from versionfs.repo.commits import CommitReader
 from versionfs.repo.format import FORMAT_KEY, StoreFormat
 from versionfs.repo.history import ancestors
-from versionfs.repo.refcache import MARKER, ROOT, RefCache
+from versionfs.repo.refcache import KINDS, MARKER, ROOT, RefCache
 from versionfs.repo.refs import Refs
 from versionfs.repo.repository import Repository
 from versionfs.repo.revisions import suggest
@@ -58,6 +59,8 @@ from versionfs.tree import Contents, Trees
 log = logging.getLogger(__name__)
 
 _METADATA_BLOCKS_BYTES: Final = 4 * 1024 * 1024
+_AT_ONCE: Final = 8
+"""Requests that remove refs at the same time."""
 
 
 class Store:
@@ -253,18 +256,32 @@ class Store:
     def delete_repository(self, name: str) -> None:
         """Removes a repository with its branches, tags and reflog.
 
-        The marker goes last: a crash leaves a repository that can be deleted again, never old
-        branches that come back with a new repository of the same name.
+        The marker goes last, when no branch and no tag is left: a crash, or who commits meanwhile,
+        leaves a repository that can be deleted again, never old branches that come back with a new
+        repository of the same name.
 
         Raises:
             NotFoundError: there is none of that name.
         """
         self.repository(name)
-        for info in list(self.objects.list(f"repos/{name}/")):
-            if info.key != _marker(name):
-                with contextlib.suppress(NotFoundError):
-                    self.refcache.remove(info.key)
-        self.refcache.remove(_marker(name))
+        marker = _marker(name)
+        keys = [
+            info.key for info in self.objects.list(f"{ROOT}{name}/") if info.key != marker
+        ] or self._ref_keys(name)
+        while keys:
+            for _ in in_order(self._remove_ref, keys, 1 if self.objects.is_local else _AT_ONCE):
+                pass
+            keys = self._ref_keys(name)
+        self.refcache.remove(marker)
+
+    def _remove_ref(self, key: str) -> None:
+        with contextlib.suppress(NotFoundError):
+            self.refcache.remove(key)
+
+    def _ref_keys(self, name: str) -> list[str]:
+        """Returns the keys of the branches and tags that a repository has now."""
+        folders = [f"{ROOT}{name}/{kind}/" for kind in KINDS]
+        return [info.key for folder in folders for info in self.objects.list(folder)]
 
     def transfers(self) -> TransferStatistics:
         """Returns what was asked of the store's server since it was opened; any thread."""

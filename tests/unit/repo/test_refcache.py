@@ -461,3 +461,32 @@ def age_recalled(store: Store) -> None:
     for key, value in list(cache._values.items()):
         if value.until != math.inf:
             cache._values[key] = replace(value, until=0.0)
+
+
+def test_a_branch_made_while_its_repository_is_deleted_goes_too(
+    origin: Store, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = origin.repository("photos").resolve("main", None)
+    remove = store.refcache.remove
+    made = []
+
+    def removing(key: str) -> None:
+        remove(key)
+        if key == REF and not made:
+            made.append(origin.repository("photos").create_branch("late", head))
+
+    monkeypatch.setattr(store.refcache, "remove", removing)
+    store.delete_repository("photos")
+    assert made
+    assert list(origin.objects.list("repos/photos/branches/")) == []
+    assert origin.repositories() == []
+
+
+def test_the_refs_of_a_repository_are_deleted_at_once(origin: Store, store: Store) -> None:
+    head = origin.repository("photos").resolve("main", None)
+    for number in range(30):
+        origin.repository("photos").create_tag(f"t{number}", head)
+    link_of(store).latency = 0.02
+    store.delete_repository("photos")
+    assert link_of(store).most_at_once == 8
+    assert list(origin.objects.list("repos/")) == []
