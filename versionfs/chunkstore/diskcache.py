@@ -49,6 +49,9 @@ _PIECE_BYTES: Final = 2 * 1024 * 1024
 _BEHIND: Final = 4
 """Threads that wait to write: from so many on the disk is too slow to be waited for."""
 _TOUCH_SECONDS: Final = 5.0
+_LOCK_SECONDS: Final = 2.0
+"""How long a writer waits for the others; then what it has is not kept."""
+_LOCK_PAUSE_SECONDS: Final = 0.005
 _TOUCHED_BOUND: Final = 10_000
 _PAUSE_SECONDS: Final = 30.0
 """How long nothing is written after a write failed (a full disk, say)."""
@@ -87,6 +90,7 @@ class DiskCache:
         self._pause_until = 0.0
         self._warned = False
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._piece: mmap.mmap | None = None
         self._takes_direct = True
         self._writers = 0
@@ -305,7 +309,23 @@ class DiskCache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        """Excludes every other writer of this folder, in any thread or process."""
+        """Excludes every other writer of this folder, in any thread or process.
+
+        Raises:
+            OSError: another holds the lock for long (a process that is stopped, say): it is only a
+                cache.
+        """
+        until = time.monotonic() + _LOCK_SECONDS
+        if not self._writing.acquire(timeout=_LOCK_SECONDS):
+            raise _held_for_long()
+        try:
+            with self._locked_file(until) as descriptor:
+                yield descriptor
+        finally:
+            self._writing.release()
+
+    @contextlib.contextmanager
+    def _locked_file(self, until: float) -> Iterator[int]:
         path = self._folder / "usage"
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
@@ -314,7 +334,14 @@ class DiskCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, flags, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() >= until:
+                        raise _held_for_long() from error
+                    time.sleep(_LOCK_PAUSE_SECONDS)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -365,6 +392,10 @@ class DiskCache:
                 return
             self._warned = True
         log.warning("working without the disk cache in %s: %s", self._folder, error)
+
+
+def _held_for_long() -> OSError:
+    return BlockingIOError(errno.EAGAIN, "another writer holds its lock for long")
 
 
 def _bytes_of(path: Path) -> int:

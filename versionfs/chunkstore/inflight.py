@@ -54,7 +54,9 @@ class Fetch:
         return memoryview(data)[at : at + GRANULE_BYTES]
 
     def run(self, get: Callable[[PackId, int, int], bytes]) -> bytes | None:
-        """Sends the request and tells those who wait; None if it failed."""
+        """Sends the request and tells those who wait; None if it failed or was dropped."""
+        if not self._future.set_running_or_notify_cancel():
+            return None
         try:
             data = get(self.pack, self.first * GRANULE_BYTES, self.count * GRANULE_BYTES)
         except BaseException as error:  # noqa: BLE001  (goes to whoever waits)
@@ -68,10 +70,10 @@ class Fetch:
     @property
     def store_failed(self) -> bool:
         """Whether the store, rather than this one object, is in trouble."""
-        return isinstance(self._future.exception(), StorageError)
+        return not self._future.cancelled() and isinstance(self._future.exception(), StorageError)
 
     def drop(self) -> None:
-        """Ends a request that was never sent."""
+        """Ends a request that was never sent; does nothing to others."""
         self._future.cancel()
 
 
@@ -153,6 +155,10 @@ class InFlight:
             self._drop([*self._demanded, *self._prefetched])
             self._idle.wait_for(lambda: not self._running, _CLOSE_SECONDS)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._idle:
+            # Those that a thread was to send, and now none will: who waits must not do so for ever.
+            for fetch in set(self._by_granule.values()):
+                fetch.drop()
 
     # -- under the lock --------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.stores import ROOT
-from versionfs.chunkstore import DiskCache, default_cache_bytes
+from versionfs.chunkstore import DiskCache, default_cache_bytes, diskcache
 from versionfs.chunkstore.diskcache import GRANULE_BYTES
 from versionfs.types import PackId
 
@@ -301,3 +302,18 @@ def test_where_the_kernel_cannot_be_gone_past_writes_go_through_it(
         assert cache.read(pack(number), 0, len(data)) == data
     assert len(refused) == 1
     assert cache.is_writable
+
+
+def test_a_lock_that_is_held_for_long_stops_nobody(
+    cache: DiskCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diskcache, "_LOCK_SECONDS", 0.0)
+    cache.write(pack(1), 0, DATA[:G])
+    with (tmp_path / "packs" / "usage").open("rb") as usage:
+        fcntl.flock(usage, fcntl.LOCK_EX)
+        cache.write(pack(2), 0, DATA[:G])  # returns
+        assert cache.read(pack(1), 0, G) == DATA[:G]
+        assert cache.read(pack(2), 0, G) is None
+    cache._pause_until = 0.0
+    cache.write(pack(2), 0, DATA[:G])
+    assert cache.read(pack(2), 0, G) == DATA[:G]

@@ -1,0 +1,50 @@
+"""Requests under way, where the store is closed before they begin."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from versionfs.chunkstore import inflight
+from versionfs.chunkstore.inflight import InFlight
+from versionfs.errors import StorageTransientError
+from versionfs.types import PackId
+
+
+def test_a_request_that_no_thread_came_to_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inflight, "_CLOSE_SECONDS", 0.0)
+    hold, begun = threading.Event(), threading.Semaphore(0)
+
+    def get(_pack: PackId, _start: int, _length: int) -> bytes:
+        begun.release()
+        hold.wait(30)
+        return b"x"
+
+    requests = InFlight(get, lambda _fetch, _data: None, lambda _pack, _number: False, 2)
+    # As if the threads were busy writing what arrived.
+    requests._threads.shutdown()
+    requests._threads = inflight.ThreadPoolExecutor(1)
+    try:
+        (first,) = requests.ask(PackId(b"a" * 32), [0], demand=True)
+        (second,) = requests.ask(PackId(b"b" * 32), [0], demand=True)
+        begun.acquire()
+        assert second.is_started
+        requests.close()
+        outcome = []
+
+        def wait() -> None:
+            try:
+                second.granule(0)
+            except StorageTransientError:
+                outcome.append("told")
+
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        waiting.join(20)
+        assert outcome == ["told"]
+    finally:
+        hold.set()
+    assert bytes(first.granule(0)) == b"x", "what had begun is brought to its end"
