@@ -18,7 +18,6 @@ from versionfs.objectstore.blocking import WouldBlock
 from versionfs.types import NO_ID, NO_STAMP, Entry, Kind
 from versionfs.workspace import extents as extents_module
 from versionfs.workspace.content import (
-    Layer,
     LayeredFile,
     Stack,
     decode_layers,
