@@ -72,6 +72,17 @@ class Fetch:
         """Whether the store, rather than this one object, is in trouble."""
         return not self._future.cancelled() and isinstance(self._future.exception(), StorageError)
 
+    def fail(self, error: StorageError) -> None:
+        """Ends a request that was never sent, as another failed for the sake of the store."""
+        if self._future.set_running_or_notify_cancel():
+            self._future.set_exception(error)
+
+    @property
+    def transient_error(self) -> StorageTransientError | None:
+        """That the store could not be reached, for as long as it was tried; None if it was."""
+        error = None if self._future.cancelled() else self._future.exception()
+        return error if isinstance(error, StorageTransientError) else None
+
     def drop(self) -> None:
         """Ends a request that was never sent; does nothing to others."""
         self._future.cancel()
@@ -236,6 +247,12 @@ class InFlight:
                 if data is None and fetch.store_failed:
                     # The others would each wait for the store until their time is up.
                     self._drop(list(self._prefetched))
+                    # Those who wait were as long without the store as this one.
+                    error = fetch.transient_error
+                    while error is not None and self._demanded:
+                        waiting = self._demanded.popleft()
+                        self._done(waiting)
+                        waiting.fail(error)
                 if not self._closed:
                     self._pump()
                 self._idle.notify_all()

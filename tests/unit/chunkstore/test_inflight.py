@@ -48,3 +48,26 @@ def test_a_request_that_no_thread_came_to_is_not_waited_for(
     finally:
         hold.set()
     assert bytes(first.granule(0)) == b"x", "what had begun is brought to its end"
+
+
+def test_what_waits_behind_a_store_that_is_away_fails_with_it() -> None:
+    hold = threading.Event()
+    sent = []
+
+    def get(_pack: PackId, start: int, _length: int) -> bytes:
+        sent.append(start)
+        hold.wait(30)
+        raise StorageTransientError("no answer")
+
+    requests = InFlight(get, lambda _fetch, _data: None, lambda _pack, _number: False, 1)
+    asked = [
+        fetch
+        for number in range(20)
+        for fetch in requests.ask(PackId(bytes([number]) * 32), [0], demand=True)
+    ]
+    hold.set()
+    for fetch in asked:
+        with pytest.raises(StorageTransientError, match="no answer"):
+            fetch.granule(0)
+    requests.close()
+    assert len(sent) == 1, "they do not each wait until their time is up"
