@@ -70,7 +70,7 @@ class Readahead:
             if not self._window:
                 self._window = FIRST_BYTES
                 self._until = self._grown = end
-            elif end - self._grown >= self._window // 2:
+            elif end - self._grown >= self._window // 4:
                 self._window = min(_GROWTH * self._window, MOST_BYTES)
                 self._grown = end
             if self._planning or not self._has_room():
