@@ -363,9 +363,7 @@ class RefCache:
 
     # -- what is held ----------------------------------------------------------------------------
 
-    def _keep(
-        self, key: str, found: Found | None, asked: float, *, recalled: bool = False
-    ) -> None:
+    def _keep(self, key: str, found: Found | None, asked: float, *, recalled: bool = False) -> None:
         """Lets a mount believe what the store said; notes whether that is new.
 
         What is only ``recalled`` is believed for a moment: the store was not asked.

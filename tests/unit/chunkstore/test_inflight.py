@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_a_request_that_no_thread_came_to_is_not_waited_for(
     requests = InFlight(get, lambda _fetch, _data: None, lambda _pack, _number: False, 2)
     # As if the threads were busy writing what arrived.
     requests._threads.shutdown()
-    requests._threads = inflight.ThreadPoolExecutor(1)
+    requests._threads = ThreadPoolExecutor(1)
     try:
         (first,) = requests.ask(PackId(b"a" * 32), [0], demand=True)
         (second,) = requests.ask(PackId(b"b" * 32), [0], demand=True)
