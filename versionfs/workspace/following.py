@@ -161,6 +161,7 @@ class Moves:
             folder.version += 1
             for child, found in placed:
                 place_folder(names, child, found)
+                dropped.append(Dropped(child.number, None))
             for child in removed:
                 dropped.extend(_remove(child))
             for name in dropped_names:

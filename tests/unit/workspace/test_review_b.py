@@ -337,3 +337,14 @@ def test_a_branch_folder_does_not_follow_while_it_is_committed(store, far, other
     assert [step for step in branches.steps(None, heads) if not callable(step)]
     assert branch.workspace.base is heads["photos", "main"]
     branches.close()
+
+
+def test_the_kernel_is_told_of_a_folder_of_which_others_changed_only_attributes(
+    workspace, store, others
+):
+    number = look(workspace, b"sub")
+    assert workspace.stat(number).mode & 0o777 == 0o755
+    others(lambda other: other.overlay.set_attributes(look(other, b"sub"), mode=0o700))
+    dropped = [one for step in workspace.follow(head(store)) if not callable(step) for one in step]
+    assert (number, None) in dropped
+    assert workspace.stat(number).mode & 0o777 == 0o700
