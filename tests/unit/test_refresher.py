@@ -48,7 +48,7 @@ def _poll_until(moves: Moves, asked: int) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Refresher(moves, every_seconds=0.0).poll)  # type: ignore[arg-type]
             with trio.fail_after(30):
-                while moves.asked < asked:  # noqa: ASYNC110  (the double tells nobody)
+                while moves.asked < asked:
                     await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
 
