@@ -29,9 +29,10 @@ if [ ${#failed[@]} -gt 0 ]; then
     printf '\nFAILED CHECKS: %s (the tests run all the same)\n\n' "${failed[*]}"
 fi
 
+# Two at a time; a file's tests stay together. VERSIONFS_TEST_WORKERS=0 runs one after the other.
 note "pytest $*"
 status=0
-python -m pytest "$@" || status=$?
+python -m pytest -n "${VERSIONFS_TEST_WORKERS:-2}" --dist loadfile "$@" || status=$?
 if [ "$status" -eq 0 ] && [ ${#failed[@]} -gt 0 ]; then
     status=1
 fi
