@@ -14,10 +14,8 @@ file by name for each read, and what they have open stays readable when it is ev
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
-import mmap
 import os
 import shutil
 import struct
@@ -28,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from versionfs.chunkstore.direct import DirectWriter
 from versionfs.types import PackId
 
 log = logging.getLogger(__name__)
@@ -44,8 +43,6 @@ _USAGE_MAGIC: Final = b"VFSUSAGE"
 _KEPT: Final = 0.9
 """Eviction goes on until this part of the bound is in use: it reads every file's head."""
 _LARGE_GRANULES: Final = 16
-_PAGE_BYTES: Final = 4096
-_PIECE_BYTES: Final = 2 * 1024 * 1024
 _BEHIND: Final = 4
 """Threads that wait to write: from so many on the disk is too slow to be waited for."""
 _TOUCH_SECONDS: Final = 5.0
@@ -91,8 +88,7 @@ class DiskCache:
         self._warned = False
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._piece: mmap.mmap | None = None
-        self._takes_direct = True
+        self._direct = DirectWriter()
         self._writers = 0
 
     @property
@@ -263,47 +259,13 @@ class DiskCache:
             begin, end = absent[0], absent[-1] + 1
             new = data[begin * GRANULE_BYTES : end * GRANULE_BYTES]
             at = _DATA_AT + (first + begin) * GRANULE_BYTES
-            if end - begin >= _LARGE_GRANULES:
-                written = self._write_direct(path, new, at)
+            if end - begin >= _LARGE_GRANULES and self._writers <= _BEHIND:
+                written = self._direct.write(path, new, at)
                 new, at = new[written:], at + written
             _pwrite(descriptor, new, at)
             os.pwrite(descriptor, b"\1" * (end - begin), _HEAD_BYTES + first + begin)
         finally:
             os.close(descriptor)
-
-    def _write_direct(self, path: Path, data: memoryview, at: int) -> int:
-        """Writes whole pages past the kernel's memory; returns how many bytes that were.
-
-        What streams through would push out what is read again, and new pages cost more than all
-        else of a write. Only under the lock: all writes use the same buffer.
-        """
-        if not self._takes_direct or self._writers > _BEHIND:
-            return 0
-        written = 0
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
-        except OSError:
-            self._takes_direct = False
-            return 0
-        try:
-            if self._piece is None:
-                self._piece = mmap.mmap(-1, _PIECE_BYTES)
-            end = len(data) - len(data) % _PAGE_BYTES
-            with memoryview(self._piece) as piece:
-                while written < end:
-                    length = min(end - written, _PIECE_BYTES)
-                    piece[:length] = data[written : written + length]
-                    done = os.pwrite(descriptor, piece[:length], at + written)
-                    written += done
-                    if done % _PAGE_BYTES:
-                        break
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            self._takes_direct = False
-        finally:
-            os.close(descriptor)
-        return written
 
     # -- the bound -------------------------------------------------------------------------------
 
