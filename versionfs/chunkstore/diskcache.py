@@ -14,6 +14,7 @@ file by name for each read, and what they have open stays readable when it is ev
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
