@@ -42,9 +42,13 @@ def assert_files_clean(folder: Path) -> None:
 
 
 def command_lines() -> Iterator[tuple[str, bytes]]:
+    """Yields those of our own processes: any other may say words that a request has too."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            yield str(path), path.read_bytes()
+            line = path.read_bytes()
+            words = line.split(b"\0")
+            if any(w.startswith(b"versionfs.") or w.endswith(b"/versionfs") for w in words):
+                yield str(path), line
 
 
 def run(machine: Machine, *words: str | os.PathLike[str], **env: str) -> int:

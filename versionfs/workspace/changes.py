@@ -125,6 +125,7 @@ class Changes:
 
         Raises:
             OSError: the disk is full or fails; nothing has changed.
+            WouldBlock: the disk is full, and some of it is about to become free; likewise.
         """
         names = self._names
         batch: list[tuple[bytes, bytes | None]] = []
@@ -136,7 +137,11 @@ class Changes:
             batch.append((inode_key(number), inode.encode()))
         batch.extend((inode_key(number), None) for number in self._removed)
         batch.extend(self._batch.items())
-        names.table.apply(batch, frees=frees)
+        try:
+            names.table.apply(batch, frees=frees)
+        except OSError as error:
+            names.table.make_room(error)
+            names.table.apply(batch, frees=frees)
         for number in self._left:
             lookups = names.leave_base(number)
             if lookups:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from versionfs.errors import FileSystemError
-from versionfs.objectstore import WouldBlock, may_block
+from versionfs.objectstore import WouldBlock
 from versionfs.tree import Contents, FileContent
 from versionfs.types import Kind
 from versionfs.workspace.changes import Changes
@@ -24,7 +24,6 @@ from versionfs.workspace.records import Records
 _KEPT: Final = 1_024
 _RESERVED: Final = 4_096
 _BLOCK: Final = 512
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 NEXT_LAYER_KEY: Final = b"mlayer"
 
 Begin = Callable[[], Changes]
@@ -89,7 +88,8 @@ class Files:
         stored = self._stored.pop(number, None)
         if stored is not None:
             stored.close()
-        self.save(begin, number)
+        with contextlib.suppress(WouldBlock):  # The disk is full for now: saved later.
+            self.save(begin, number)
 
     def save(self, begin: Begin, number: int) -> None:
         """Records the times of a file that was written, if that was not done yet."""
@@ -190,12 +190,7 @@ class Files:
         try:
             done = file.write(offset, data, recorder, fresh=recorder.fresh)
         except OSError as error:
-            if error.errno not in _NO_SPACE or not self._records.has_discards:
-                raise
-            # There may be room when what was thrown away is gone.
-            if not may_block():
-                raise WouldBlock(self._records.drain) from error
-            self._records.drain()
+            self._records.make_room(error)
             file, recorder = self._changing(begin, number)
             done = file.write(offset, data, recorder, fresh=recorder.fresh)
         self._keep(number, file)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from versionfs.errors import ConflictError, FileSystemError
+from versionfs.objectstore import WouldBlock, may_block
 from versionfs.types import NodeRef
 from versionfs.workspace.base import BASE_KEY, PENDING_KEY, decode_base
 from versionfs.workspace.database import sync_folder
@@ -27,6 +28,8 @@ from versionfs.workspace.staging import Staging
 from versionfs.workspace.table import FrozenTable, Table
 
 LOCK_FILE: Final = "lock"
+
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Owned:
@@ -295,6 +298,19 @@ class Records:
     def has_discards(self) -> bool:
         """Whether there are layers that will be removed."""
         return bool(self._discards)
+
+    def make_room(self, error: OSError) -> None:
+        """Returns when what is about to be removed has left room on a disk that was full.
+
+        Raises:
+            OSError: ``error``, when it is another one, or when nothing is about to be removed.
+            WouldBlock: this thread must not wait for it.
+        """
+        if error.errno not in _NO_SPACE or not self.has_discards:
+            raise error
+        if not may_block():
+            raise WouldBlock(self.drain) from error
+        self.drain()
 
     def drain(self) -> None:
         """Removes what ``discard`` was told. Blocks: for threads.
