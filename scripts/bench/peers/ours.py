@@ -1,0 +1,95 @@
+"""versionfs itself: its command line, from this checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scripts.bench.peers.base import Peer
+from scripts.bench.programs import ROOT, command
+from versionfs.fuse import control
+
+BRANCH = "versionfs branch"
+SNAPSHOT = "versionfs snapshot"
+READ_ONLY = "versionfs --read-only"
+VERSIONFS = "versionfs"
+OURS = (VERSIONFS, BRANCH, SNAPSHOT, READ_ONLY)
+
+
+class Versionfs(Peer):
+    """A store is a home of its own, with one repository, ``set``."""
+
+    name = VERSIONFS
+    program = sys.executable
+
+    def version(self) -> str:
+        return command(sys.executable, "-m", "versionfs", "--version", folder=ROOT).strip()
+
+    def run(self, store: Path, *words: str | Path, folder: Path | None = None) -> str:
+        """Runs the command line."""
+        return command(*self.words(*words), environment=self.environment(store), folder=folder)
+
+    def words(self, *words: str | Path) -> list[str | Path]:
+        """Returns how the command line is called."""
+        return [sys.executable, "-m", "versionfs", *words]
+
+    def environment(self, store: Path) -> dict[str, str]:
+        """Returns the environment that makes a store the one that is used."""
+        return {"VERSIONFS_HOME": str(store), "PYTHONPATH": str(ROOT)}
+
+    def take(self, store: Path, source: Path) -> None:
+        self.run(store, "import", source, "set", "-m", "version")
+
+    def stored(self, store: Path) -> int:
+        """Returns the bytes of the store; what is only on this machine (an index) is not counted.
+
+        It is rebuilt when it is gone, as restic's and borg's caches are, which do not count either.
+        """
+        return super().stored(store / "store")
+
+    @contextmanager
+    def mount(self, store: Path, point: Path) -> Iterator[Path]:
+        with self.ordinary(store, point) as daemon:
+            yield daemon.branch
+
+    @contextmanager
+    def ordinary(self, store: Path, point: Path) -> Iterator[Daemon]:
+        """Mounts the store: branch folders can be written."""
+        self.run(store, "mount", point)
+        try:
+            yield Daemon(store, point)
+        finally:
+            self.run(store, "umount", point)
+
+    @contextmanager
+    def read_only(self, store: Path, point: Path) -> Iterator[Daemon]:
+        """Mounts the branch, read-only."""
+        self.run(store, "mount", "--read-only", point, "set/main")
+        try:
+            yield Daemon(store, point)
+        finally:
+            self.run(store, "umount", point)
+
+
+class Daemon:
+    """The process that serves a mount."""
+
+    def __init__(self, store: Path, point: Path) -> None:
+        self.point = point
+        self.branch = point / "set" / "main"
+        self.snapshot = point / "set" / "main@head"
+        for path in (store / "state" / "mounts").glob("*.json"):
+            record = json.loads(path.read_bytes())
+            if record["mountpoint"] == os.fspath(point):
+                self.pid = int(record["pid"])
+                self._socket = path.with_suffix(".sock")
+
+    def statistics(self) -> dict[str, Any]:
+        """Returns what the daemon counted since it began."""
+        reply = control.ask(self._socket, {"op": "statistics"}, 10) or {}
+        return dict(reply.get("statistics", {}))

@@ -1,0 +1,35 @@
+"""mksquashfs, and squashfuse_ll, the low-level FUSE file system in C that mounts its images."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scripts.bench.peers.base import Peer, first_line
+from scripts.bench.programs import command, foreground_mount
+
+
+class Squashfs(Peer):
+    """Images with zstd, at mksquashfs's own level (15) and block size (128 KiB)."""
+
+    name = "squashfuse_ll"
+    program = "squashfuse_ll"
+
+    def available(self) -> bool:
+        return super().available() and shutil.which("mksquashfs") is not None
+
+    def version(self) -> str:
+        return f"{first_line('squashfuse_ll', '--help')}; {first_line('mksquashfs', '-version')}"
+
+    def take(self, store: Path, source: Path) -> None:
+        command(
+            "mksquashfs", source, store / "image", "-comp", "zstd", "-noappend",
+            "-quiet", "-no-progress",
+        )  # fmt: skip
+
+    @contextmanager
+    def mount(self, store: Path, point: Path) -> Iterator[Path]:
+        with foreground_mount("squashfuse_ll", "-f", store / "image", point, point=point):
+            yield point
