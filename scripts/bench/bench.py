@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,6 @@ from scripts.bench.peers.restic import Restic
 from scripts.bench.peers.squashfs import Squashfs
 from scripts.bench.programs import ROOT, ProgramError, drop_caches
 from scripts.bench.rows import BRANCH, BY_KEY, READ_ONLY, SNAPSHOT
-
 
 _CHECKED: Final = 4 << 20
 """Of each file of the sample, the first bytes are compared."""
@@ -83,9 +83,7 @@ class Bench:
 
         Ours is made again when the code has changed, a peer's when it is another version.
         """
-        state = (
-            code_id() if peer is self.ours else hashlib.sha256(peer.version().encode()).hexdigest()
-        )
+        state = f"{code_id() if peer is self.ours else peer.version()} {recipe_id(peer)}"
         store = self.folder / "stores" / self.scale.name / peer.name / name
         stamp = store.parent / f"{name}.complete"
         wanted = f"{state} {source} {source.stat().st_ino}"
@@ -163,9 +161,7 @@ class Bench:
         sample = names[:: max(1, len(names) // 100)][:100] + names[-2:]
         expected = clients.digest_of(source, sample, _CHECKED)
         with contender.mount() as folder:
-            if clients.digest_of(folder, sample, 4 << 20) != clients.digest_of(
-                source, sample, 4 << 20
-            ):
+            if clients.digest_of(folder, sample, _CHECKED) != expected:
                 raise ProgramError(f"{contender.name} serves other bytes than the data set has")
         self._checked.add((contender.name, source))
 
@@ -176,8 +172,23 @@ class Bench:
 
 
 def code_id() -> str:
-    """Returns a digest of the source of versionfs: what its prepared stores depend on."""
+    """Returns a digest of the code that makes and fills a store of versionfs."""
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "versionfs").rglob("*.py")):
-        digest.update(path.read_bytes())
+    for part in (
+        "chunking",
+        "chunkstore",
+        "index",
+        "objectstore",
+        "pack",
+        "repo",
+        "transfer",
+        "tree",
+    ):
+        for path in sorted((ROOT / "versionfs" / part).rglob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def recipe_id(peer: Peer) -> str:
+    """Returns a digest of how a peer's stores are made here."""
+    return hashlib.sha256(inspect.getsource(type(peer)).encode()).hexdigest()[:12]

@@ -83,13 +83,12 @@ def list_long(folder: Path) -> int:
     return 1
 
 
-def create_files(folder: Path, count: int) -> int:
-    """Creates files, writes 4 KiB to each and closes it."""
-    data = bytes(range(256)) * 16
+def create_files(folder: Path, count: int, data: memoryview) -> int:
+    """Creates files, writes 4 KiB of its own to each and closes it."""
     top = f"{folder}/"
     for number in range(count):
         file = os.open(f"{top}{number:06d}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        os.write(file, data)
+        os.write(file, data[number * 4096 : number * 4096 + 4096])
         os.close(file)
     return count
 
@@ -114,7 +113,7 @@ def file_names(folder: Path) -> list[str]:
 
 
 def digest_of(folder: Path, paths: Sequence[str], most: int) -> str:
-    """Returns a digest of the first bytes of some files, to see that all contenders serve the same."""
+    """Returns a digest of the first bytes of some files: all contenders have to serve the same."""
     digest = hashlib.sha256()
     for path in paths:
         with open(f"{folder}/{path}", "rb") as file:

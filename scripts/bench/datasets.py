@@ -185,18 +185,18 @@ def _write(path: str, data: bytes) -> None:
 
 def make_parquet(path: Path, scale: Scale) -> None:
     """Makes a Parquet file: numbers, categories and text."""
-    import numpy
+    import numpy as np
     import pyarrow as pa
     from pyarrow import parquet
 
     rows = scale.parquet_rows
-    generator = numpy.random.Generator(numpy.random.PCG64(8))
-    columns: dict[str, object] = {"id": numpy.arange(rows)}
+    generator = np.random.Generator(np.random.PCG64(8))
+    columns: dict[str, object] = {"id": np.arange(rows)}
     for number in range(8):
         columns[f"value{number}"] = generator.random(rows)
     for number in range(4):
         columns[f"count{number}"] = generator.integers(0, 1000, rows)
-    names = numpy.array([f"category-{number:03d}" for number in range(200)])
+    names = np.array([f"category-{number:03d}" for number in range(200)])
     for number in range(3):
         columns[f"name{number}"] = names[generator.integers(0, len(names), rows)]
     table = pa.table(columns)

@@ -61,9 +61,7 @@ def drop_caches() -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Returns the bytes of all files below a folder (or of a file)."""
-    if not folder.is_dir():
-        return folder.stat().st_size
+    """Returns the bytes of all files below a folder; 0 if it does not exist."""
     total = 0
     for top, _, files in os.walk(folder):
         for name in files:
