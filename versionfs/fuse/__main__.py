@@ -2,7 +2,11 @@
 
 import sys
 
-from versionfs.fuse.daemon import main
+from versionfs.fuse import accelerator
 
 if __name__ == "__main__":
+    accelerator.load()  # before pyfuse3, which the daemon imports
+
+    from versionfs.fuse.daemon import main
+
     sys.exit(main())

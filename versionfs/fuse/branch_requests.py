@@ -207,7 +207,7 @@ class BranchRequests:
         branch, local = self._branches.of(handle)
         return branch.workspace.files.read(local, offset, size)
 
-    def write_now(self, handle: int, offset: int, data: bytes) -> int:
+    def write_now(self, handle: int, offset: int, data: bytes | memoryview) -> int:
         """Writes bytes of a file; returns how many."""
         branch, local = self._of(handle)
         workspace = branch.workspace

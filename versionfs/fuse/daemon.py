@@ -24,7 +24,8 @@ import pyfuse3
 import trio
 
 from versionfs.errors import MountError, VersionFSError
-from versionfs.fuse import answering, control, registry, spin
+from versionfs.fuse import accelerator, answering, control, registry, spin
+from versionfs.fuse.answers import answers
 from versionfs.fuse.mountpoint import FILE_SYSTEM, set_read_ahead
 from versionfs.fuse.operations import TASKS, Operations
 from versionfs.fuse.refresher import Refresher
@@ -62,8 +63,16 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
         listener = answering.listen(files.socket)
         spin.enable()
         operations = (Operations if request.read_only else WritableOperations)(filesystem)
+        compiled = accelerator.loaded()
+        if compiled is not None:
+            branches = operations if isinstance(operations, WritableOperations) else None
+            # Nobody tells when a file is closed then: what is read ahead would go on.
+            without_open = request.read_only and store.objects.is_local
+            compiled.arm(answers(filesystem, branches), without_open, spin.is_useful())
         try:
             _mount(request, operations)
+            if compiled is not None and not compiled.start():
+                log.warning("the compiled part does not fit this libfuse: the mount is slower")
             try:
                 record = _record(request, store)
                 registry.write(request.settings, record)

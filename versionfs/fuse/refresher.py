@@ -38,14 +38,27 @@ def invalidate(batch: list[Invalidation]) -> None:
     Never from the thread that serves requests: the kernel may hold a lock that a request waits for.
     """
     for number, name in batch:
-        try:
-            if name is None:
-                pyfuse3.invalidate_inode(number, attr_only=True)
-            else:
-                pyfuse3.invalidate_entry(number, name)
-        except OSError as error:
-            if error.errno not in _HARMLESS:
-                log.warning("cannot invalidate %r in inode %d: %s", name, number, error)
+        _drop(number, name)
+    drop_listings(batch)
+
+
+def drop_listings(batch: list[Invalidation]) -> set[int]:
+    """Tells the kernel to drop what it keeps of the listings of directories; returns those."""
+    numbers = {number for number, name in batch if name is not None}
+    for number in numbers:
+        _drop(number, None, attr_only=False)
+    return numbers
+
+
+def _drop(number: int, name: bytes | None, *, attr_only: bool = True) -> None:
+    try:
+        if name is None:
+            pyfuse3.invalidate_inode(number, attr_only=attr_only)
+        else:
+            pyfuse3.invalidate_entry(number, name)
+    except OSError as error:
+        if error.errno not in _HARMLESS:
+            log.warning("cannot invalidate %r in inode %d: %s", name, number, error)
 
 
 class Refresher:

@@ -115,6 +115,11 @@ class SpinningTrio:
         self.lowlevel = SpinningLowlevel(processors)
 
 
+def is_useful() -> bool:
+    """Whether there is a processor for a client while this process spins."""
+    return len(os.sched_getaffinity(0)) > 1
+
+
 def enable(processors: int | None = None) -> None:
     """Lets pyfuse3 spin from now on; before ``pyfuse3.init``.
 

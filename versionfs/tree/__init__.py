@@ -14,7 +14,14 @@ from versionfs.tree.fileedit import EMPTY_FILE, FileEditor, StoredFile
 from versionfs.tree.manifest import ManifestBuilder, ManifestChild
 from versionfs.tree.merge import Conflict, MergeResult, merge_trees
 from versionfs.tree.node import Child, Inner, Leaf, decode_xattrs, encode_xattrs
-from versionfs.tree.numbers import INDEX_MASK, InodeTable, LeafTable, place, split_place
+from versionfs.tree.numbers import (
+    INDEX_MASK,
+    InodeTable,
+    LeafTable,
+    RecentNumbers,
+    place,
+    split_place,
+)
 from versionfs.tree.reader import Trees, TreeStatistics
 from versionfs.tree.recut import Kept, New, recut
 
@@ -36,6 +43,7 @@ __all__ = [
     "ManifestChild",
     "MergeResult",
     "New",
+    "RecentNumbers",
     "StoredFile",
     "TreeEditor",
     "TreeStatistics",

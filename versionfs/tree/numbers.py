@@ -23,6 +23,7 @@ _SHARDS: Final = 256
 _SHARD_MASK: Final = _SHARDS - 1
 _SHARD_BITS: Final = 8
 _SMALLEST: Final = 32
+_RECENT: Final = 1 << 16
 _COUNT_MAX: Final = 0xFFFF_FFFF
 """A lookup count that got this far stays: the inode is then never forgotten."""
 
@@ -307,3 +308,24 @@ class LeafTable:
             del self._numbers[key]
             self._keys[number] = b""
             self._free.append(number)
+
+
+class RecentNumbers:
+    """A set of numbers of bounded size: one that was added may be forgotten when others come."""
+
+    __slots__ = ("_slots",)
+
+    def __init__(self) -> None:
+        self._slots = array("Q", bytes(8 * _RECENT))
+
+    def __contains__(self, number: int) -> bool:
+        return self._slots[number % _RECENT] == number
+
+    def add(self, number: int) -> None:
+        """Adds a number, which is not 0."""
+        self._slots[number % _RECENT] = number
+
+    def discard(self, number: int) -> None:
+        """Takes a number out, if it is in."""
+        if self._slots[number % _RECENT] == number:
+            self._slots[number % _RECENT] = 0

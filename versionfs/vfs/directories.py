@@ -15,6 +15,7 @@ from versionfs.vfs.inodes import (
     INDEX_MASK,
     InodeTable,
     LeafTable,
+    RecentNumbers,
     file_number,
     file_numbers,
     next_number,
@@ -42,6 +43,8 @@ class Directories:
         self.trees = trees
         self.inodes = InodeTable()
         self.leaves = LeafTable()
+        self.pushed = RecentNumbers()
+        """Files whose bytes the kernel has got."""
         self._nodes = nodes
         self.owner = owner
 
@@ -211,6 +214,7 @@ class Directories:
         at = self.inodes.forget(number, lookups)
         if at >= 0:
             self.leaves.drop(split_place(at)[0])
+            self.pushed.discard(number)
 
     def forget_node(self, node: Node, lookups: int) -> None:
         """Takes lookups from a node and frees what is no longer needed."""

@@ -6,10 +6,15 @@ import errno
 from collections import Counter, OrderedDict
 from typing import Final
 
+from versionfs.errors import VersionFSError
+from versionfs.objectstore import WouldBlock
 from versionfs.tree import Contents, FileContent
 from versionfs.types import Kind
 from versionfs.vfs.directories import Directories
 from versionfs.vfs.errnos import FileSystemError
+
+PUSHED_BYTES: Final = 128 * 1024
+"""The largest file whose bytes go to the kernel with the answer to ``open``."""
 
 _KEPT: Final = 512
 """Contents kept for the next read. One that fell out is opened again, which costs no I/O."""
@@ -42,6 +47,20 @@ class Files:
         content = self._open.get(number)
         if content is not None:
             content.close()
+
+    def bytes_to_push(self, number: int) -> bytes | None:
+        """Returns the bytes of a small file just opened that the kernel cannot have; else None."""
+        if number in self._directories.pushed or self._opens[number] != 1:
+            return None
+        content = self.content(number)
+        if not 0 < content.size <= PUSHED_BYTES:
+            return None
+        try:
+            data = content.read(0, content.size)
+        except (WouldBlock, VersionFSError):
+            return None  # Who reads it waits for it, or gets the error.
+        self._directories.pushed.add(number)
+        return data
 
     def content(self, number: int) -> FileContent:
         """Returns the content of a regular file.

@@ -221,6 +221,14 @@ class FileSystem:
         self._files.open(number)
         return number
 
+    def bytes_to_push(self, number: int) -> bytes | None:
+        """Returns the bytes of a file just opened if they shall go to the kernel's cache now.
+
+        That is so for a small file whose bytes the kernel cannot have, and that nobody else has
+        open: a page that is being read must not be pushed.
+        """
+        return self._files.bytes_to_push(number)
+
     def release(self, handle: int) -> None:
         """Closes a file that was opened."""
         self._files.release(handle)
@@ -238,6 +246,10 @@ class FileSystem:
         return self._files.content(handle).read(offset, size)
 
     # -- directories -----------------------------------------------------------------------------
+
+    def is_listing_kept(self, number: int) -> bool:
+        """Whether the kernel may keep what a directory lists: it is told when that changes."""
+        return isinstance(self._nodes.get(number), Directory)
 
     def opendir(self, number: int) -> int:
         """Opens a directory and returns a handle for ``readdir``.

@@ -10,13 +10,22 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
-from versionfs.tree import INDEX_MASK, InodeTable, Leaf, LeafTable, place, split_place
+from versionfs.tree import (
+    INDEX_MASK,
+    InodeTable,
+    Leaf,
+    LeafTable,
+    RecentNumbers,
+    place,
+    split_place,
+)
 from versionfs.types import ID_BYTES
 
 __all__ = [
     "INDEX_MASK",
     "InodeTable",
     "LeafTable",
+    "RecentNumbers",
     "file_number",
     "file_numbers",
     "next_number",

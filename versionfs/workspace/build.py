@@ -16,6 +16,7 @@ from versionfs.repo import Store
 from versionfs.transfer.assembler import Assembler
 from versionfs.transfer.attributes import Attributes
 from versionfs.transfer.pipeline import Pipeline
+from versionfs.transfer.reading import cut_whole
 from versionfs.transfer.waiting import Done
 from versionfs.tree import FileEditor, recut
 from versionfs.types import NO_ID, NO_STAMP, Entry, Extent, Kind
@@ -99,11 +100,8 @@ class Build:
                 kind = _KINDS.get(stat.S_IFMT(child.mode), "a device")
                 self.built.skipped.append((child_path, kind))
                 then(partial(self._assembler.remove, child_name))
-        attributes = Attributes(
-            inode.mode & 0o7777, inode.mtime_ns, inode.uid, inode.gid, inode.xattrs
-        )
         # A directory that was renamed must be set in its new place even if nothing in it changed.
-        then(partial(self._assembler.leave, name, attributes, None))
+        then(partial(self._assembler.leave, name, _attributes(inode), None))
 
     def _file(self, name: bytes, inode: Inode) -> None:
         self.built.files += 1
@@ -127,12 +125,17 @@ class Build:
             self._store.contents.open,
         )
         done = partial(self._done, name, inode)
-        if file.whole_layer is not None:
-            path = os.fsencode(self._staging.path(file.whole_layer))
-            self.read_bytes += min(file.size, file.allocated)
-            self._pipeline.file(name, path, file.size, done, _lost)
-        else:
+        if file.whole_layer is None:
             self._edited(name, inode, file, done)
+            return
+        self.read_bytes += min(file.size, file.allocated)
+        path = self._staging.own_path(file.whole_layer)
+        if path is not None:
+            self._pipeline.file(name, os.fsencode(path), file.size, done, _lost)
+            return
+        data = file.read(0, file.size)
+        pieces = iter([cut_whole(data, self._store.chunking)])
+        self._pipeline.content(name, pieces, _attributes(inode), done)
 
     def _edited(self, name: bytes, inode: Inode, file: LayeredFile, done: Done) -> None:
         """Stores a file of which only parts were written: what they touch is cut anew."""
@@ -165,6 +168,10 @@ class Build:
     def _set(self, name: bytes, inode: Inode, content: Entry) -> None:
         entry = _with_attributes(content, name, inode)
         self._pipeline.then(partial(self._assembler.set, entry))
+
+
+def _attributes(inode: Inode) -> Attributes:
+    return Attributes(inode.mode & 0o7777, inode.mtime_ns, inode.uid, inode.gid, inode.xattrs)
 
 
 def _with_attributes(content: Entry, name: bytes, inode: Inode) -> Entry:

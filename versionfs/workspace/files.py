@@ -176,7 +176,7 @@ class Files:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def write(self, begin: Begin, number: int, offset: int, data: bytes) -> int:
+    def write(self, begin: Begin, number: int, offset: int, data: bytes | memoryview) -> int:
         """Writes; returns how many bytes: all, or what the disk had room for.
 
         Raises:

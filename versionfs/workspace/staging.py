@@ -1,47 +1,46 @@
-"""Staging files: the bytes written to a workspace's files, each layer a sparse file of its own.
+"""Staging files: the bytes written to a workspace's files, in layers.
 
-Layer ``0x12ab`` is ``ab/00000000000012ab``: as many bytes as the file it belongs to, the bytes at
-the offsets they have there, holes where nothing was written.
+A layer has as many bytes as the file it belongs to, the bytes at the offsets they have there, holes
+where nothing was written. A small one shares a file with others (``slabs.py``); one that is, or
+becomes, larger than 64 KiB has a sparse file of its own (``ownfiles.py``). What it had is copied
+there under another name, which is renamed when it is whole; only then it leaves its slab.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
-import re
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from versionfs.workspace.database import sync_folder
+from versionfs.objectstore import WouldBlock, may_block
+from versionfs.workspace.ownfiles import OwnFiles
+from versionfs.workspace.slabs import (
+    MOVING,
+    SLOTS,
+    SYNCED,
+    WINDOW,
+    Descriptor,
+    Slabs,
+    Slot,
+    write_most,
+)
 
 _DESCRIPTORS: Final = 256
 _BLOCK: Final = 512
-_LAYER_NAME: Final = re.compile("[0-9a-f]{16}")
-_TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_PART: Final = ".part"
 
 
 class LayerStatus(NamedTuple):
-    """What a layer's file says of itself: bytes, bytes allocated on the disk, its mtime."""
+    """What a layer says of itself: bytes, bytes allocated on the disk, its mtime."""
 
     size: int
     allocated: int
     mtime_ns: int
-
-
-class _Descriptor:
-    """Closes itself when nobody uses it any more, so none is closed under a running call."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __del__(self) -> None:
-        os.close(self.number)
 
 
 class Staging:
@@ -57,55 +56,39 @@ class Staging:
 
         Args:
             folder: where the layers are.
-            descriptors: how many files are kept open.
+            descriptors: how many files are kept open; of slabs an eighth of that besides.
             quota_bytes: how much of the disk all layers may take; None: no bound.
         """
-        self.folder = folder
-        self._bound = descriptors
-        self._quota = quota_bytes
-        self._open: OrderedDict[int, _Descriptor] = OrderedDict()
-        self._lock = threading.Lock()
-        self._names_lock = threading.Lock()
-        # A name is on the disk only after its folder was synced: not known of those found here.
-        self._unsynced = [True] * 256
-        self._top_unsynced = True
-        self._closed = False
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._quota = quota_bytes
+        self._lock = threading.Lock()
+        self._own = OwnFiles(folder, descriptors)
+        self._slabs = Slabs(
+            folder, max(descriptors // 8, 1), self._own.open, self._own.make, self._is_own
+        )
+        self._leaving: set[int] = set()
+        """Layers that a thread gives files of their own: nobody changes them meanwhile."""
+        self._left = threading.Condition(self._lock)
         self._used = 0
         if quota_bytes is not None:
             self._used = sum(self.status(layer).allocated for layer in self.layers())
 
+    @property
+    def folder(self) -> Path:
+        """Where the layers are."""
+        return self._own.folder
+
     def path(self, layer: int) -> Path:
-        """Returns where a layer's file is."""
-        return self.folder / f"{layer & 0xFF:02x}" / f"{layer:016x}"
-
-    # -- descriptors -------------------------------------------------------------------------------
-
-    def _get(self, layer: int) -> _Descriptor:
+        """Returns the file that a layer is in."""
         with self._lock:
-            found = self._open.get(layer)
-            if found is not None:
-                self._open.move_to_end(layer)
-                return found
-            return self._add(layer, os.O_RDWR)
+            if self._slabs.find(layer) is not None:
+                return self._slabs.path(layer // SLOTS)
+        return self._own.path(layer)
 
-    def _add(self, layer: int, flags: int) -> _Descriptor:
-        if self._closed:
-            raise OSError(errno.EBADF, "the staging folder is closed")
-        path = self.path(layer)
-        while True:
-            try:
-                number = os.open(path, flags | os.O_CLOEXEC, 0o600)
-                break
-            except OSError as error:
-                if error.errno not in _TOO_MANY or not self._open:
-                    raise
-                self._open.popitem(last=False)
-        found = _Descriptor(number)
-        self._open[layer] = found
-        if len(self._open) > self._bound:
-            self._open.popitem(last=False)
-        return found
+    def own_path(self, layer: int) -> Path | None:
+        """Returns the file that is a layer, byte for byte; None if it shares one."""
+        with self._lock:
+            return None if self._slabs.find(layer) is not None else self._own.path(layer)
 
     # -- the life of a layer -----------------------------------------------------------------------
 
@@ -116,104 +99,215 @@ class Staging:
             FileExistsError: it is there already.
             OSError: no space, or the disk failed; there is no such layer.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        own = self._own
         with self._lock:
-            try:
-                found = self._add(layer, flags)
-            except FileNotFoundError:
-                self.path(layer).parent.mkdir(mode=0o700, exist_ok=True)
-                self._top_unsynced = True
-                found = self._add(layer, flags)
-            self._unsynced[layer & 0xFF] = True
-        if size:
-            try:
-                os.ftruncate(found.number, size)
-            except OSError:
-                self.remove(layer)
-                raise
+            if size <= WINDOW:
+                own.check_open()
+                if not self._slabs.create(layer, size):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                return
+            if self._slabs.find(layer) is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            found = own.keep(layer, Descriptor(own.make(own.path(layer), os.O_EXCL)))
+        try:
+            os.ftruncate(found.number, size)
+        except OSError:
+            self.remove(layer)
+            raise
 
     def remove(self, layer: int) -> None:
         """Removes a layer; no error when there is none. Calls under way on it still finish."""
-        path = self.path(layer)
+        own = self._own
+        with self._lock:
+            while layer in self._leaving:
+                self._left.wait()
+            slot = self._slabs.find(layer)
+            if slot is not None:
+                self._slabs.remove(layer)
+                self._used = max(self._used - slot.allocated, 0)
+                return
+            path = own.path(layer)
         with contextlib.suppress(FileNotFoundError):
             freed = 0 if self._quota is None else self.status(layer).allocated
             path.unlink()
             self._charge(-freed)
         with self._lock:  # Last: else a reader could open it again just before.
-            self._open.pop(layer, None)
-            if path != self.path(layer):  # The folder was moved meanwhile.
-                self.path(layer).unlink(missing_ok=True)
+            own.forget(layer)
+            if path != own.path(layer):  # The folder was moved meanwhile.
+                own.path(layer).unlink(missing_ok=True)
 
     def layers(self) -> Iterator[int]:
         """Yields every layer there is, in no order; leaves out whatever else lies there."""
-        for folder in sorted(self.folder.iterdir()):
-            if len(folder.name) != 2 or not folder.is_dir():
-                continue
-            for file in os.scandir(folder):
-                try:
-                    layer = int(file.name, 16)
-                except ValueError:
-                    continue
-                if self.path(layer) == folder / file.name:
-                    yield layer
+        with self._lock:
+            slabs = self._slabs.numbers()
+        for number in slabs:
+            with self._lock:
+                found = self._slabs.layers(number)
+            yield from found
+        yield from self._own.layers()
 
     def highest(self) -> int:
         """Returns the highest layer there is; 0 if there is none."""
-        names = (name for folder in self.folder.iterdir() for name in _names(folder))
-        return max((int(name, 16) for name in names), default=0)
+        highest = self._own.highest()
+        with self._lock:
+            for number in reversed(self._slabs.numbers()):
+                layers = self._slabs.layers(number)
+                if layers:
+                    return max(highest, layers[-1])
+        return highest
+
+    # -- from a slab to a file of its own ----------------------------------------------------------
+
+    def _is_own(self, layer: int) -> bool:
+        """Whether a layer that was killed on its way to a file of its own has got there."""
+        path = self._own.path(layer)
+        if path.exists():
+            return True
+        path.with_suffix(_PART).unlink(missing_ok=True)
+        return False
+
+    def _stays(self, layer: int, size: int) -> bool:
+        """Whether a layer is in a slab and can have ``size`` bytes there; else it leaves first.
+
+        The lock must be held.
+
+        Raises:
+            WouldBlock: a program has synced it, so its new file must be on the disk first.
+            OSError: there is no space for a file of its own.
+        """
+        while (slot := self._slabs.find(layer)) is not None:
+            is_leaving = bool(self._leaving) and layer in self._leaving
+            if size <= WINDOW and not is_leaving:
+                return True
+            if not slot.flags & SYNCED and not is_leaving:
+                copy = self._copied(layer, slot)
+                os.rename(self._part(layer), self._own.path(layer))
+                self._has_left(layer, slot, copy)
+                return False
+            if not may_block():
+                raise WouldBlock(functools.partial(self._leave, layer))
+            self._lock.release()
+            try:
+                self._leave(layer)
+            finally:
+                self._lock.acquire()
+        return False
+
+    def _leave(self, layer: int) -> None:
+        """Gives a layer that was synced a file of its own, which is on the disk then. Blocks."""
+        with self._own.names_lock:
+            with self._lock:
+                slot = self._slabs.find(layer)
+                if slot is None:
+                    return
+                self._leaving.add(layer)
+            try:
+                with self._lock:
+                    copy = self._copied(layer, slot)
+                os.fdatasync(copy.number)
+                os.rename(self._part(layer), self._own.path(layer))
+                self._own.sync_names(f"{layer & 0xFF:02x}")
+                with self._lock:
+                    self._has_left(layer, slot, copy)
+            finally:
+                with self._lock:
+                    self._leaving.discard(layer)
+                    self._left.notify_all()
+
+    def _part(self, layer: int) -> Path:
+        return self._own.path(layer).with_suffix(_PART)
+
+    def _copied(self, layer: int, slot: Slot) -> Descriptor:
+        """Copies a layer from its slab to a file beside where its own will be."""
+        self._slabs.mark(layer, MOVING)
+        path = self._part(layer)
+        copy = Descriptor(self._own.make(path, os.O_TRUNC))
+        try:
+            for start, end in slot.ranges(0, slot.size):
+                data = _read(*self._slabs.place(layer, start), end - start)
+                if write_most(copy.number, data, start) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.ftruncate(copy.number, slot.size)
+            os.utime(copy.number, ns=(slot.mtime_ns, slot.mtime_ns))
+        except BaseException:
+            path.unlink()
+            raise
+        return copy
+
+    def _has_left(self, layer: int, slot: Slot, copy: Descriptor) -> None:
+        self._own.keep(layer, copy)
+        self._slabs.remove(layer)
+        taken = os.fstat(copy.number).st_blocks * _BLOCK
+        self._used = max(self._used + taken - slot.allocated, 0)
 
     # -- bytes -------------------------------------------------------------------------------------
 
     def read(self, layer: int, offset: int, size: int) -> bytes:
         """Returns up to ``size`` bytes at ``offset``: fewer only at the end of the layer."""
-        found = self._get(layer)
+        while True:
+            with self._lock:
+                slot = self._slabs.find(layer)
+                if slot is None:
+                    found = self._own.get(layer)
+                    break
+                file, at = self._slabs.place(layer, offset)
+            end = min(offset + size, slot.size)
+            if offset >= end:
+                return b""
+            if slot.covers(offset, end):
+                data = _read(file, at, end - offset)
+            else:
+                data = b"".join(_parts(file, at - offset, slot, offset, end))
+            with self._lock:
+                if self._slabs.find(layer) is not None:
+                    return data
+            # It has left meanwhile: what it had may have been removed under this call.
         data = os.pread(found.number, size, offset)
         if len(data) < size:
-            parts = [data]
+            pieces = [data]
             missing = size - len(data)
             while data and missing:
                 data = os.pread(found.number, missing, offset + size - missing)
-                parts.append(data)
+                pieces.append(data)
                 missing -= len(data)
-            data = b"".join(parts)
+            data = b"".join(pieces)
         return data
 
     def write(self, layer: int, offset: int, data: bytes | memoryview) -> int:
         """Writes; the layer grows as needed. Returns how much was written: all, or what fitted.
 
         Raises:
+            WouldBlock: what it has must get to the disk first; nothing was written.
             OSError: nothing was written; EDQUOT: the layers may not take more.
         """
-        found = self._get(layer)
+        if self._quota is not None:
+            self._check_quota(layer, offset, len(data))
+        with self._lock:
+            if self._stays(layer, offset + len(data)):
+                done, taken = self._slabs.write(layer, offset, data)
+                self._used += taken
+                return done
+            found = self._own.get(layer)
         if self._quota is None:
-            return self._write(found, offset, data)
-        self._check_quota(layer, offset, len(data))
+            return write_most(found.number, data, offset)
         before = os.fstat(found.number).st_blocks
         try:
-            return self._write(found, offset, data)
+            return write_most(found.number, data, offset)
         finally:
             self._charge((os.fstat(found.number).st_blocks - before) * _BLOCK)
-
-    @staticmethod
-    def _write(found: _Descriptor, offset: int, data: bytes | memoryview) -> int:
-        done = os.pwrite(found.number, data, offset)
-        if done < len(data):
-            view = memoryview(data)
-            try:
-                while done < len(data):
-                    done += os.pwrite(found.number, view[done:], offset + done)
-            except OSError:
-                if not done:
-                    raise
-        return done
 
     def truncate(self, layer: int, size: int) -> None:
         """Makes a layer shorter, or longer by zeros that take no space.
 
         Raises:
+            WouldBlock: what it has must get to the disk first; nothing has changed.
             OSError: it has the size it had.
         """
-        found = self._get(layer)
+        with self._lock:
+            if self._stays(layer, size):
+                self._used -= self._slabs.truncate(layer, size)
+                return
+            found = self._own.get(layer)
         if self._quota is None:
             os.ftruncate(found.number, size)
             return
@@ -237,8 +331,10 @@ class Staging:
     def status(self, layer: int) -> LayerStatus:
         """Returns size, allocated bytes and mtime."""
         with self._lock:
-            found = self._open.get(layer)
-        stat = os.stat(self.path(layer)) if found is None else os.fstat(found.number)
+            slot = self._slabs.find(layer)
+            if slot is not None:
+                return LayerStatus(slot.size, slot.allocated, slot.mtime_ns)
+            stat = self._own.status(layer)
         return LayerStatus(stat.st_size, stat.st_blocks * _BLOCK, stat.st_mtime_ns)
 
     def data_ranges(self, layer: int, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -246,7 +342,13 @@ class Staging:
 
         The layer must not be written meanwhile.
         """
-        found = self._get(layer)
+        with self._lock:
+            slot = self._slabs.find(layer)
+            if slot is None:
+                found = self._own.get(layer)
+        if slot is not None:
+            yield from slot.ranges(start, end)
+            return
         while start < end:
             try:
                 begin = os.lseek(found.number, start, os.SEEK_DATA)
@@ -265,9 +367,10 @@ class Staging:
     @contextlib.contextmanager
     def moving(self, folder: Path) -> Iterator[None]:
         """Holds all that goes by path while the caller renames; then goes on in another folder."""
-        with self._names_lock, self._lock:
+        with self._own.names_lock, self._lock:
             yield
-            self.folder = folder
+            self._own.folder = folder
+            self._slabs.staging = folder
 
     # -- the disk ----------------------------------------------------------------------------------
 
@@ -277,36 +380,39 @@ class Staging:
         Raises:
             OSError: the disk failed; it may have lost what was written since the last success.
         """
-        found = self._get(layer)
+        with self._lock:
+            if self._slabs.find(layer) is not None:
+                # From now on it leaves the slab only for a file that is on the disk.
+                self._slabs.mark(layer, SYNCED)
+                found = self._slabs.file(layer)
+                name = self._slabs.path(0).parent.name
+            else:
+                found = self._own.get(layer)
+                name = f"{layer & 0xFF:02x}"
         os.fdatasync(found.number)
-        bucket = layer & 0xFF
-        with self._names_lock:  # Who finds a name synced must not return before it is.
-            if self._unsynced[bucket]:
-                # Said before it is done: a name that comes meanwhile is not synced by this.
-                self._unsynced[bucket] = False
-                try:
-                    sync_folder(self.folder / f"{bucket:02x}")
-                except BaseException:
-                    self._unsynced[bucket] = True
-                    raise
-            if self._top_unsynced:
-                self._top_unsynced = False
-                try:
-                    sync_folder(self.folder)
-                    sync_folder(self.folder.parent)
-                except BaseException:
-                    self._top_unsynced = True
-                    raise
+        with self._own.names_lock:
+            self._own.sync_names(name)
 
     def close(self) -> None:
         """Closes all files; calls under way still finish. Idempotent."""
         with self._lock:
-            self._closed = True
-            self._open.clear()
+            self._own.close()
+            self._slabs.close()
 
 
-def _names(folder: Path) -> list[str]:
-    """Returns the names in a folder that may be those of layers: the highest one only."""
-    if len(folder.name) != 2 or not folder.is_dir():
-        return []
-    return sorted(filter(_LAYER_NAME.fullmatch, os.listdir(folder)))[-1:]
+def _parts(file: Descriptor, at: int, slot: Slot, start: int, end: int) -> Iterator[bytes]:
+    """Reads from a window that begins at ``at``; what is not in it is zeros."""
+    for low, high in slot.ranges(start, end):
+        yield bytes(low - start)
+        yield _read(file, at + low, high - low)
+        start = high
+    yield bytes(end - start)
+
+
+def _read(file: Descriptor, at: int, size: int) -> bytes:
+    """Reads from a slab; what lies behind its end is zeros."""
+    data = os.pread(file.number, size, at)
+    while len(data) < size:
+        more = os.pread(file.number, size - len(data), at + len(data))
+        data += more or bytes(size - len(data))
+    return data
