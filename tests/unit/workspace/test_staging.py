@@ -18,8 +18,12 @@ def staging(tmp_path):
     staging.close()
 
 
-def test_layers_are_named_by_their_number(staging, tmp_path):
-    staging.create(0x12AB)
+LARGE = 1 << 20
+"""More than a layer in a slab can have."""
+
+
+def test_large_layers_are_named_by_their_number(staging, tmp_path):
+    staging.create(0x12AB, LARGE)
     assert (tmp_path / "staging" / "ab" / "00000000000012ab").exists()
     assert list(staging.layers()) == [0x12AB]
 
@@ -109,7 +113,8 @@ def test_no_descriptor_is_closed_under_a_running_call(tmp_path):
     assert not wrong
 
 
-def test_names_are_synced_once(staging, monkeypatch):
+@pytest.mark.parametrize("size", [0, LARGE])
+def test_names_are_synced_once(staging, monkeypatch, size):
     synced = []
     real = os.fsync
 
@@ -118,16 +123,17 @@ def test_names_are_synced_once(staging, monkeypatch):
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", watch)
-    staging.create(0x101)
+    folder = "01" if size else "slabs"
+    staging.create(0x101, size)
     staging.sync(0x101)
-    assert [path.rsplit("/", 1)[-1] for path in synced[:2]] == ["01", "staging"]
+    assert [path.rsplit("/", 1)[-1] for path in synced[:2]] == [folder, "staging"]
     synced.clear()
     staging.write(0x101, 0, b"x")
     staging.sync(0x101)
     assert synced == []
-    staging.create(0x201)
-    staging.sync(0x201)
-    assert [path.rsplit("/", 1)[-1] for path in synced] == ["01"]
+    staging.create(0x10001, size)
+    staging.sync(0x10001)
+    assert [path.rsplit("/", 1)[-1] for path in synced] == [folder]
 
 
 def test_what_another_process_left_unsynced_is_synced(staging, tmp_path, monkeypatch):
@@ -140,11 +146,15 @@ def test_what_another_process_left_unsynced_is_synced(staging, tmp_path, monkeyp
     again.close()
 
 
-def test_what_was_written_before_the_disk_was_full_counts(staging, monkeypatch):
-    staging.create(1)
+@pytest.mark.parametrize("size", [0, LARGE])
+def test_what_was_written_before_the_disk_was_full_counts(staging, monkeypatch, size):
+    staging.create(1, size)
+    staging.truncate(1, 0)
     real, room = os.pwrite, [7]
 
     def full(descriptor, data, offset):
+        if len(data) == 16:  # An entry: its space was taken when the slab was made.
+            return real(descriptor, data, offset)
         if not room[0]:
             raise OSError(errno.ENOSPC, "full")
         done = real(descriptor, bytes(data)[: room[0]], offset)
@@ -159,10 +169,13 @@ def test_what_was_written_before_the_disk_was_full_counts(staging, monkeypatch):
 
 
 def test_whatever_else_lies_in_the_folder_is_no_layer(staging, tmp_path):
-    staging.create(5)
-    for name in ("05/notes", "05/0000000000000006", "readme", "05/5"):
+    staging.create(5, LARGE)
+    staging.create(6)
+    for name in ("05/notes", "05/0000000000000006", "readme", "05/5", "slabs/1", "slabs/x"):
         (tmp_path / "staging" / name).write_bytes(b"")
-    assert list(staging.layers()) == [5]
+    assert sorted(staging.layers()) == [5, 6]
+    staging.close()
+    assert sorted(Staging(tmp_path / "staging").layers()) == [5, 6]
 
 
 def test_a_quota_counts_what_the_layers_take(tmp_path):
