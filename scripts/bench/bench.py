@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +25,7 @@ from scripts.bench.peers.ours import Versionfs
 from scripts.bench.peers.plain import Plain
 from scripts.bench.peers.restic import Restic
 from scripts.bench.peers.squashfs import Squashfs
-from scripts.bench.programs import ROOT, ProgramError, drop_caches
+from scripts.bench.programs import ROOT, ProgramError, command, drop_caches
 from scripts.bench.rows import BRANCH, BY_KEY, READ_ONLY, SNAPSHOT
 
 _CHECKED: Final = 4 << 20
@@ -48,14 +50,19 @@ class Bench:
     rounds: int
     wanted: Sequence[str] | None = None
     """The peers that are asked for; all if None."""
+    code: Path = ROOT
+    """The checkout of versionfs that is measured."""
     say: Callable[[str], None] = print
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     profiles: dict[str, list[dict[str, object]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+
     def __post_init__(self) -> None:
+        self.commit = source_commit(self.code)
         self.data = DataSets(self.folder, self.scale, self.say)
-        self.ours = Versionfs()
+        self.ours = Versionfs(self.code)
         self.peers: dict[str, Peer] = {}
         for peer in (Plain(), Squashfs(), Borg(), Restic(), Casync(), Git(), Dvc()):
             if self.wanted is not None and peer.name not in self.wanted:
@@ -83,7 +90,7 @@ class Bench:
 
         Ours is made again when the code has changed, a peer's when it is another version.
         """
-        state = f"{code_id() if peer is self.ours else peer.version()} {recipe_id(peer)}"
+        state = f"{code_id(self.code) if peer is self.ours else peer.version()} {recipe_id(peer)}"
         store = self.folder / "stores" / self.scale.name / peer.name / name
         stamp = store.parent / f"{name}.complete"
         wanted = f"{state} {source} {source.stat().st_ino}"
@@ -111,7 +118,7 @@ class Bench:
                 theirs = self.store_of(peer, name, source)
                 contender = Contender(
                     peer.name,
-                    lambda peer=peer, theirs=theirs: peer.mount(theirs, self.point),  # type: ignore[misc]
+                    partial(peer.mount, theirs, self.point),
                     peer.occasional,
                 )
                 self._check(contender, source)
@@ -171,7 +178,7 @@ class Bench:
         return self._known_names[source]
 
 
-def code_id() -> str:
+def code_id(code: Path) -> str:
     """Returns a digest of the code that makes and fills a store of versionfs."""
     digest = hashlib.sha256()
     for part in (
@@ -184,7 +191,7 @@ def code_id() -> str:
         "transfer",
         "tree",
     ):
-        for path in sorted((ROOT / "versionfs" / part).rglob("*.py")):
+        for path in sorted((code / "versionfs" / part).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -192,3 +199,13 @@ def code_id() -> str:
 def recipe_id(peer: Peer) -> str:
     """Returns a digest of how a peer's stores are made here."""
     return hashlib.sha256(inspect.getsource(type(peer)).encode()).hexdigest()[:12]
+
+
+def source_commit(code: Path) -> str:
+    """Returns the short id of the commit, with "+" if versionfs is changed; "?" without git."""
+    try:
+        name = command("git", "rev-parse", "--short=12", "HEAD", folder=code).strip()
+        changed = command("git", "status", "--porcelain", "--", "versionfs", folder=code)
+    except ProgramError:
+        return "?"
+    return name + ("+" if changed.strip() else "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from scripts.bench.bench import Bench
 from scripts.bench.datasets import SCALES
 from scripts.bench.programs import ROOT
-from scripts.bench.results import save
+from scripts.bench.results import load, publish, save
 from scripts.bench.rows import GROUPS
 from scripts.bench.screen import show
 
@@ -29,13 +29,20 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / ".bench", help="data sets and stores, kept; .bench"
     )
+    parser.add_argument(
+        "--code", type=Path, default=ROOT, help="measure the versionfs of another checkout"
+    )
     parser.add_argument("--profile", action="store_true", help="also where the time goes")
     parser.add_argument("--peers", help="only these, as in ext4,borg; writes nothing to docs")
+    parser.add_argument("--page", action="store_true", help="write the page again; measure nothing")
     parser.add_argument("--no-page", action="store_true", help="print only; write nothing to docs")
     options = parser.parse_args()
     if options.list:
         for name, title in GROUPS.items():
             print(f"{name:12} {title}")
+        return 0
+    if options.page:
+        publish(load())
         return 0
     unknown = set(options.groups) - set(GROUPS)
     if unknown:
@@ -45,8 +52,8 @@ def main() -> int:
     scale = SCALES[options.scale]
     rounds = options.rounds or (5 if scale.name == "full" else 2)
     peers = None if options.peers is None else options.peers.split(",")
-    bench = Bench(options.folder.resolve(), scale, rounds, peers)
-    keep = scale.name == "full" and peers is None and not options.no_page
+    bench = Bench(options.folder.resolve(), scale, rounds, peers, options.code.resolve())
+    keep = scale.name == "full" and peers is None and not options.no_page and options.code == ROOT
     for name in options.groups or GROUPS:
         print(f"{name}: {GROUPS[name]}", flush=True)
         module = importlib.import_module(

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PROGRAMS: Final = Path(os.environ.get("VERSIONFS_BENCH_PROGRAMS") or ROOT / ".bench" / "programs")
 """Virtual environments of peers, made by scripts/bench/run."""
+
+P = ParamSpec("P")
 
 _MOUNT_SECONDS: Final = 120.0
 
@@ -47,10 +49,10 @@ def command(
     return done.stdout
 
 
-def timed(run: Callable[[], object]) -> float:
+def timed(run: Callable[P, object], *arguments: P.args, **options: P.kwargs) -> float:
     """Returns the seconds that a call takes."""
     began = time.perf_counter()
-    run()
+    run(*arguments, **options)
     return time.perf_counter() - began
 
 

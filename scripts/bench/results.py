@@ -1,11 +1,99 @@
-"""docs/benchmarks/results.json: what was measured, kept between runs."""
+"""docs/benchmarks/results.json: what was measured, kept between runs.
+
+``rows``: key → ``samples`` (contender → figures) and ``run``; ``profiles``: group → ``passes`` and
+``run``; ``runs``: id → date, commit, command, machine, versions and who was left out. A run
+replaces the rows that it measured, and no others.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
 from scripts.bench.bench import Bench
+from scripts.bench.machine import machine, versions
+from scripts.bench.programs import ROOT
+
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
+FOLDER: Final = ROOT / "docs" / "benchmarks"
+FILE: Final = FOLDER / "results.json"
+
+Results = dict[str, Any]
+
+
+def load(file: Path = FILE) -> Results:
+    """Returns what is kept; nothing measured if there is no file."""
+    empty: Results = {"rows": {}, "profiles": {}, "runs": {}}
+    return empty | json.loads(file.read_text()) if file.exists() else empty
+
+
+def merge(old: Results, new: Results) -> Results:
+    """Returns old results with those of a run in place of the same rows; forgets unused runs."""
+    rows = {**old["rows"], **new["rows"]}
+    profiles = {**old["profiles"], **new["profiles"]}
+    used = {each["run"] for each in (*rows.values(), *profiles.values())}
+    runs = {name: run for name, run in {**old["runs"], **new["runs"]}.items() if name in used}
+    return {"rows": rows, "profiles": profiles, "runs": runs}
+
+
+def results_of(bench: Bench, arguments: Sequence[str]) -> Results:
+    """Returns the results of a run so far."""
+    run = {
+        "date": bench.began.strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": bench.commit,
+        "command": " ".join(["scripts/bench/run", *without_folder(arguments)]),
+        "rounds": bench.rounds,
+        "machine": machine(bench.folder),
+        "versions": versions(bench),
+        "left_out": dict(bench.missing),
+    }
+    name = f"{bench.began:%Y%m%dT%H%M%S}"
+    return {
+        "rows": {
+            key: {
+                "run": name,
+                "samples": {
+                    contender: [float(f"{value:.6g}") for value in values]
+                    for contender, values in samples.items()
+                },
+            }
+            for key, samples in bench.samples.items()
+        },
+        "profiles": {
+            group: {"run": name, "passes": passes} for group, passes in bench.profiles.items()
+        },
+        "runs": {name: run},
+    }
+
+
+def without_folder(arguments: Sequence[str]) -> list[str]:
+    """Returns arguments without the folder: it says something about a machine, not the figures."""
+    kept: list[str] = []
+    skip = False
+    for word in arguments:
+        if not skip and not word.startswith("--folder"):
+            kept.append(word)
+        skip = word == "--folder"
+    return kept
 
 
 def save(bench: Bench, arguments: Sequence[str]) -> None:
-    """Placeholder."""
+    """Adds the results of a run to the file, and writes the page and the plots again."""
+    results = merge(load(), results_of(bench, arguments))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    part = FILE.with_suffix(".part")
+    part.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    part.replace(FILE)
+    publish(results)
+
+
+def publish(results: Results) -> None:
+    """Writes the page and the plots from results and notes."""
+    from scripts.bench.plots import plot
+    from scripts.bench.render import render
+
+    notes = {path.stem: path.read_text() for path in sorted((FOLDER / "notes").glob("*.md"))}
+    plots = plot(results, FOLDER)
+    PAGE.write_text(render(results, notes, plots))

@@ -17,6 +17,8 @@ SNAPSHOT: Final = "versionfs snapshot"
 READ_ONLY: Final = "versionfs --read-only"
 VERSIONFS: Final = "versionfs"
 
+OURS: Final = (VERSIONFS, BRANCH, SNAPSHOT, READ_ONLY)
+
 SQUASH: Final = "squashfuse_ll"
 BORG: Final = "borg"
 RESTIC: Final = "restic"

@@ -32,14 +32,12 @@ def measure(bench: Bench) -> None:
                 with bench.ours.ordinary(stores[name], bench.point) as daemon:
                     changed_path = path if name == "versionfs" else small_path
                     edit(daemon.branch / changed_path)
-                    seconds = timed(
-                        lambda name=name: bench.ours.run(stores[name], "commit", "set", "-m", "one")
-                    )
+                    seconds = timed(bench.ours.run, stores[name], "commit", "set", "-m", "one")
                 bench.note("commit.one", name, seconds)
             elif number < bench.rounds and work_tree is not None:
                 edit(work_tree / path)
                 what = ("--all",) if name == "git" else ("--", str(path))
-                seconds = timed(lambda what=what: git_commit(work_tree, what))
+                seconds = timed(git_commit, work_tree, what)
                 bench.note("commit.one", name, seconds)
 
 

@@ -40,6 +40,6 @@ def _measure(bench: Bench, peer: Peer) -> None:
             if isinstance(peer, Dvc):
                 peer.prepare(store, place)
             drop_caches()
-            bench.note(f"{key}seconds", name, timed(lambda: peer.take(store, place)))
+            bench.note(f"{key}seconds", name, timed(peer.take, store, place))
         bench.note(f"{key}stored", name, (peer.stored(store) - before) / MIB)
     shutil.rmtree(store)

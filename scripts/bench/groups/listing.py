@@ -16,6 +16,6 @@ def measure(bench: Bench) -> None:
     for contender in bench.rounds_of(contenders):
         with bench.cold(contender) as folder:
             for number in range(1 + WARM_PASSES):
-                seconds = timed(lambda folder=folder: list_long(folder / "all"))
+                seconds = timed(list_long, folder / "all")
                 state = "warm" if number else "cold"
                 bench.note(f"listing.{state}", contender.name, seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from scripts.bench.bench import Bench
@@ -24,14 +25,10 @@ def measure(bench: Bench) -> None:
     """Measures reimport.*, with the metadata of the folder in the page cache for all."""
     for name, peers in PEERS.items():
         source = bench.data.mixed() if name == "mixed" else bench.data.tree()
-        takers: list[tuple[str, Callable[[], None]]] = [
-            ("find", lambda source=source: find(source))
-        ]  # type: ignore[misc]
+        takers: list[tuple[str, Callable[[], None]]] = [("find", partial(find, source))]
         for peer in (bench.ours, *(bench.peers[each] for each in peers if each in bench.peers)):
             store = bench.store_of(peer, name, source)
-            takers.append(
-                (peer.name, lambda peer=peer, store=store, source=source: peer.take(store, source))  # type: ignore[misc]
-            )
+            takers.append((peer.name, partial(peer.take, store, source)))
         for _, take in takers:
             take()
         for number in range(bench.rounds):

@@ -37,10 +37,10 @@ def _ours(bench: Bench, data: memoryview) -> None:
     bench.ours.take(store, seed)
     with bench.ours.ordinary(store, bench.point) as daemon:
         _creates(bench, BRANCH, daemon.branch, data)
-        seconds = timed(lambda: bench.ours.run(store, "commit", "set", "-m", "files"))
+        seconds = timed(bench.ours.run, store, "commit", "set", "-m", "files")
         bench.note("write.commit-files", BRANCH, seconds)
         _large(bench, BRANCH, daemon.branch, data)
-        seconds = timed(lambda: bench.ours.run(store, "commit", "set", "-m", "large"))
+        seconds = timed(bench.ours.run, store, "commit", "set", "-m", "large")
         bench.note("write.commit", BRANCH, seconds)
     shutil.rmtree(store)
 
@@ -53,7 +53,7 @@ def _ext4(bench: Bench, data: memoryview) -> None:
     store = bench.work / "restic"
     if restic is not None:
         restic.create(store)
-        seconds = timed(lambda: restic.take(store, folder))
+        seconds = timed(restic.take, store, folder)
         bench.note("write.commit-files", RESTIC, seconds)
         shutil.rmtree(store)
     shutil.rmtree(folder)
@@ -61,7 +61,7 @@ def _ext4(bench: Bench, data: memoryview) -> None:
     _large(bench, EXT4, folder, data)
     if restic is not None:
         restic.create(store)
-        seconds = timed(lambda: restic.take(store, folder))
+        seconds = timed(restic.take, store, folder)
         bench.note("write.commit", RESTIC, seconds)
         shutil.rmtree(store)
     shutil.rmtree(folder)

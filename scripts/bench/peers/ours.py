@@ -14,25 +14,22 @@ from scripts.bench.peers.base import Peer
 from scripts.bench.programs import ROOT, command
 from versionfs.fuse import control
 
-BRANCH = "versionfs branch"
-SNAPSHOT = "versionfs snapshot"
-READ_ONLY = "versionfs --read-only"
-VERSIONFS = "versionfs"
-OURS = (VERSIONFS, BRANCH, SNAPSHOT, READ_ONLY)
-
 
 class Versionfs(Peer):
     """A store is a home of its own, with one repository, ``set``."""
 
-    name = VERSIONFS
+    name = "versionfs"
     program = sys.executable
 
-    def version(self) -> str:
-        return command(sys.executable, "-m", "versionfs", "--version", folder=ROOT).strip()
+    def __init__(self, code: Path = ROOT) -> None:
+        self.code = code
 
-    def run(self, store: Path, *words: str | Path, folder: Path | None = None) -> str:
+    def version(self) -> str:
+        return command(*self.words("--version"), folder=self.code).strip()
+
+    def run(self, store: Path, *words: str | Path) -> str:
         """Runs the command line."""
-        return command(*self.words(*words), environment=self.environment(store), folder=folder)
+        return command(*self.words(*words), environment=self.environment(store), folder=self.code)
 
     def words(self, *words: str | Path) -> list[str | Path]:
         """Returns how the command line is called."""
@@ -40,7 +37,7 @@ class Versionfs(Peer):
 
     def environment(self, store: Path) -> dict[str, str]:
         """Returns the environment that makes a store the one that is used."""
-        return {"VERSIONFS_HOME": str(store), "PYTHONPATH": str(ROOT)}
+        return {"VERSIONFS_HOME": str(store), "PYTHONPATH": str(self.code)}
 
     def take(self, store: Path, source: Path) -> None:
         self.run(store, "import", source, "set", "-m", "version")

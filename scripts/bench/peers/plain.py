@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +26,6 @@ class Plain(Peer):
     @contextmanager
     def mount(self, store: Path, point: Path) -> Iterator[Path]:  # noqa: ARG002 - nothing to mount
         yield (store / "set").resolve()
-
-
-def is_ext4(folder: Path) -> bool:
-    """Returns whether a folder is on ext4; else the rows about ext4 are about what it is on."""
-    return shutil.which("stat") is not None and file_system(folder).startswith("ext")
 
 
 def file_system(folder: Path) -> str:
