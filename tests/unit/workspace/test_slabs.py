@@ -1,4 +1,4 @@
-"""Small layers share files: what they have, also after a kill at any step, on a full disk, moved."""
+"""Small layers share files: what they have, after a kill at any step, and on a full disk too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -41,17 +42,34 @@ def written(model: bytes, offset: int, data: bytes) -> bytes:
     return model[:offset] + data + model[offset + len(data) :]
 
 
+def told(patch: pytest.MonkeyPatch, module: object, *names: str) -> list[str]:
+    """Lists the calls of some functions from now on."""
+    calls: list[str] = []
+
+    def watch(name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*arguments: object, **named: object) -> object:
+            calls.append(name)
+            return real(*arguments, **named)
+
+        patch.setattr(module, name, call)
+
+    for name in names:
+        watch(name)
+    return calls
+
+
+_CALLS = ("open", "pwrite", "ftruncate", "posix_fallocate", "rename", "unlink", "utime", "mkdir",
+          "fdatasync", "fsync")  # fmt: skip
+
+
 # -- what it costs ---------------------------------------------------------------------------------
 
 
 def test_a_small_layer_takes_no_file_and_three_system_calls(staging, monkeypatch):
     staging.create(1)
-    calls = []
-    for name in ("open", "pwrite", "ftruncate", "posix_fallocate", "fstat", "stat", "rename"):
-        real = getattr(os, name)
-        monkeypatch.setattr(
-            os, name, lambda *a, real=real, name=name, **k: (calls.append(name), real(*a, **k))[1]
-        )
+    calls = told(monkeypatch, os, *_CALLS, "fstat", "stat")
     staging.create(2)
     staging.write(2, 0, b"x" * 4096)
     assert staging.status(2).size == 4096
@@ -197,10 +215,6 @@ class Kill(BaseException):
     """Ends the process: nothing is put right afterwards."""
 
 
-_CALLS = ("open", "pwrite", "ftruncate", "posix_fallocate", "rename", "unlink", "utime", "mkdir",
-          "fdatasync", "fsync")  # fmt: skip
-
-
 def killed(patch: pytest.MonkeyPatch, at: int) -> list[int]:
     """Lets the process die before its system call number ``at``, and none come after it."""
     left = [at]
@@ -218,14 +232,15 @@ def killed(patch: pytest.MonkeyPatch, at: int) -> list[int]:
     return left
 
 
-_STATES = {
+_Step = tuple[Any, ...]
+_STATES: dict[str, list[_Step]] = {
     "new": [],
     "short": [("write", 0, b"a" * 100)],
     "holes": [("write", 9000, b"a" * 100), ("write", 40_000, b"b" * 8192)],
     "cut": [("write", 0, b"a" * 9000), ("truncate", 5000)],
     "synced": [("write", 0, b"a" * 9000), ("sync",)],
 }
-_CHANGES = {
+_CHANGES: dict[str, _Step] = {
     "append": ("write", 9000, b"x" * 4096),
     "gap": ("write", 20_000, b"x" * 10),
     "into": ("write", 50, b"x" * 7000),
@@ -236,12 +251,12 @@ _CHANGES = {
 }
 
 
-def change(staging: Staging, layer: int, model: bytes, step: tuple) -> bytes:
+def change(staging: Staging, layer: int, model: bytes, step: _Step) -> bytes:
     getattr(staging, step[0])(layer, *step[1:])
     return changed(model, step)
 
 
-def changed(model: bytes, step: tuple) -> bytes:
+def changed(model: bytes, step: _Step) -> bytes:
     if step[0] == "write":
         return written(model, step[1], step[2])
     return model if step[0] == "sync" else model[: step[1]].ljust(step[1], b"\0")
@@ -339,16 +354,14 @@ def test_what_was_synced_leaves_its_slab_only_for_the_disk(staging, monkeypatch)
     with never_blocking(), pytest.raises(WouldBlock) as caught:
         staging.write(1, WINDOW, b"more")
     assert whole(staging, 1) == b"precious"
-    done = []
-    for name in ("fdatasync", "fsync", "rename"):
-        real = getattr(os, name)
-        monkeypatch.setattr(
-            os, name, lambda *a, real=real, name=name: (done.append(name), real(*a))[1]
-        )
-    real_remove = Slabs.remove
-    monkeypatch.setattr(
-        Slabs, "remove", lambda self, layer: (done.append("leaves"), real_remove(self, layer))[1]
-    )
+    done = told(monkeypatch, os, "fdatasync", "fsync", "rename")
+    real = staging._slabs.remove
+
+    def remove(layer: int) -> None:
+        done.append("leaves")
+        real(layer)
+
+    monkeypatch.setattr(staging._slabs, "remove", remove)
     worker = threading.Thread(target=caught.value.fetch)
     worker.start()
     worker.join()
