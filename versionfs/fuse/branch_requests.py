@@ -85,11 +85,8 @@ class BranchRequests:
     def create_now(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Stat:
         """Makes a regular file and opens it; its handle is its number."""
         branch, local = self._of(parent)
-        workspace = branch.workspace
         mode = modes.S_IFREG | mode & 0o7777
-        number = workspace.overlay.make(local, name, mode, uid, gid)
-        workspace.files.open(number)
-        return branch.shown(workspace.stat(number))
+        return branch.shown(branch.workspace.create(local, name, mode, uid, gid))
 
     def link_now(self, inode: int, parent: int, name: bytes) -> Stat:
         """Gives a file another name."""

@@ -53,10 +53,10 @@ class Branch:
 
     def shown(self, stat: Stat) -> Stat:
         """Returns attributes as the mount shows them."""
+        number = self._bits | stat[0]
         if self._fixed is None:
-            return stat._replace(number=self._bits | stat.number)
-        uid, gid = self._fixed
-        return stat._replace(number=self._bits | stat.number, uid=uid, gid=gid)
+            return Stat(number, *stat[1:])
+        return Stat(number, *stat[1:3], *self._fixed, *stat[5:])
 
 
 class Branches:

@@ -127,15 +127,16 @@ class Changes:
             OSError: the disk is full or fails; nothing has changed.
             WouldBlock: the disk is full, and some of it is about to become free; likewise.
         """
-        names = self._names
+        names, removed, orphans = self._names, self._removed, self._names.orphans
         batch: list[tuple[bytes, bytes | None]] = []
         for number, inode in self._inodes.items():
-            if number in self._removed or number in names.orphans:
+            if number in removed or number in orphans:
                 continue
             if not self._quiet:
                 inode.sequence = self.sequence
             batch.append((inode_key(number), inode.encode()))
-        batch.extend((inode_key(number), None) for number in self._removed)
+        if removed:
+            batch.extend((inode_key(number), None) for number in removed)
         batch.extend(self._batch.items())
         try:
             names.table.apply(batch, frees=frees)
@@ -148,9 +149,9 @@ class Changes:
                 names.lookups[number] = lookups
         for number, inode in self._inodes.items():
             names.unsaved.pop(number, None)
-            if number in names.orphans:
-                names.orphans[number] = inode
-            elif number not in self._removed:
+            if number in orphans:
+                orphans[number] = inode
+            elif number not in removed:
                 names.remember(inode)
         for folder in self._new_folders:
             folder.recorded = True

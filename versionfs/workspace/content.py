@@ -35,6 +35,7 @@ from versionfs.workspace.layers import (
     Record,
     Stack,
     StoredContent,
+    create_layer,
     decode_layers,
     encode_layers,
     forget_layer,
@@ -46,6 +47,7 @@ __all__ = [
     "Layer",
     "LayeredFile",
     "Stack",
+    "create_layer",
     "decode_layers",
     "encode_layers",
     "forget_layer",
@@ -77,8 +79,12 @@ class LayeredFile:
         records: ReadRecords,
         staging: Staging,
         open_base: Callable[[Entry], StoredContent],
+        *,
+        is_new: bool = False,
     ) -> None:
         """Takes a stack as it was recorded. Reads the sizes of staging files, nothing else.
+
+        ``is_new`` says that it is a layer without anything.
 
         Raises:
             OSError: the staging folder cannot be read.
@@ -92,7 +98,7 @@ class LayeredFile:
         self._extents: list[Extents | None] = [None] * len(stack.layers)
         self._unrecorded = False
         self._lost: set[int] = set()
-        self.size = self._fit()
+        self.size = 0 if is_new else self._fit()
         """The length of the file, in bytes."""
 
     def _fit(self) -> int:
@@ -121,6 +127,22 @@ class LayeredFile:
     def stack(self) -> Stack:
         """What it consists of now."""
         return Stack(self._base, tuple(self._layers))
+
+    @property
+    def top(self) -> int:
+        """The topmost layer; 0 if there is none."""
+        return self._layers[0].id if self._layers else 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the topmost layer is the content, and :meth:`write_whole` may be used."""
+        return bool(self._layers) and not (self._layers[0].limit or self._unrecorded or self._lost)
+
+    def write_whole(self, offset: int, data: bytes | memoryview) -> int:
+        """Writes where no record can change; else like :meth:`write`."""
+        done = self._staging.write(self._layers[0].id, offset, data)
+        self.size = max(self.size, offset + done)
+        return done
 
     @property
     def whole_layer(self) -> int | None:
@@ -399,13 +421,7 @@ class LayeredFile:
         self._unrecorded = False
 
     def _push(self, layer: int, limit: int, size: int) -> None:
-        try:
-            self._staging.create(layer, size)
-        except FileExistsError:
-            # No record names it, nor ever did: a kill left it before there was one.
-            log.warning("the staging file %s was left over", self._staging.path(layer))
-            self._staging.remove(layer)
-            self._staging.create(layer, size)
+        create_layer(self._staging, layer, size)
         self._layers.insert(0, Layer(layer, limit))
         self._extents.insert(0, Extents())
 

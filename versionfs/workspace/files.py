@@ -8,6 +8,7 @@ import stat
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 from versionfs.errors import FileSystemError
@@ -15,7 +16,7 @@ from versionfs.objectstore import WouldBlock
 from versionfs.tree import Contents, FileContent
 from versionfs.types import Kind
 from versionfs.workspace.changes import Changes
-from versionfs.workspace.content import LayeredFile, Stack, forget_layer
+from versionfs.workspace.content import Layer, LayeredFile, Stack, create_layer, forget_layer
 from versionfs.workspace.inode import Inode, without_privileges
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.names import Names
@@ -24,6 +25,9 @@ from versionfs.workspace.records import Records
 _KEPT: Final = 1_024
 _RESERVED: Final = 4_096
 _BLOCK: Final = 512
+_UNSAVED: Final = 1_024
+"""Files that are closed, and whose times are not recorded yet."""
+_SAVED_AT_ONCE: Final = 64
 NEXT_LAYER_KEY: Final = b"mlayer"
 
 Begin = Callable[[], Changes]
@@ -65,6 +69,9 @@ class Files:
             FileSystemError: ENOENT, EISDIR, EINVAL (a symlink).
         """
         names = self._names
+        if number in self._layered:
+            self._opens[number] += 1
+            return
         if number in names.folders:
             raise FileSystemError(errno.EISDIR)
         found = names.base_file(number)
@@ -76,7 +83,7 @@ class Files:
         self._opens[number] += 1
 
     def release(self, begin: Begin, number: int) -> None:
-        """Counts one less; after the last one, what is only in memory is saved.
+        """Counts one less; after the last one, what is only in memory is saved, soon.
 
         Raises:
             OSError: the disk is full: the times of the last writes are saved later.
@@ -88,20 +95,28 @@ class Files:
         stored = self._stored.pop(number, None)
         if stored is not None:
             stored.close()
-        with contextlib.suppress(WouldBlock):  # The disk is full for now: saved later.
-            self.save(begin, number)
+        # After a kill they come from the staging file, so that can wait, and many be saved at once.
+        if len(self._names.unsaved) > _UNSAVED:
+            with contextlib.suppress(WouldBlock):  # The disk is full for now: saved later.
+                self._save_first(begin)
 
     def save(self, begin: Begin, number: int) -> None:
         """Records the times of a file that was written, if that was not done yet."""
         if number in self._names.unsaved:
             changes = begin()
-            changes.adopt(number)
+            changes.inode(number)
             changes.apply()
 
     def save_all(self, begin: Begin) -> None:
         """Records the times of all files that were written."""
-        for number in list(self._names.unsaved):
-            self.save(begin, number)
+        while self._names.unsaved:
+            self._save_first(begin)
+
+    def _save_first(self, begin: Begin) -> None:
+        changes = begin()
+        for number in islice(self._names.unsaved, _SAVED_AT_ONCE):
+            changes.inode(number)
+        changes.apply()
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -176,6 +191,33 @@ class Files:
 
     # -- writing ---------------------------------------------------------------------------------
 
+    def make(self, inode: Inode, changes: Changes) -> None:
+        """Applies the changes that make a new file, with a layer to be written to.
+
+        Raises:
+            OSError: the disk is full or fails; nothing has changed.
+            WouldBlock: the disk is full, and some of it is about to become free; likewise.
+        """
+        staging = self._records.staging
+        self._count()
+        layer = self._next_layer
+        self._next_layer += 1
+        create_layer(staging, layer)
+        inode.layers = (Layer(layer, 0),)
+        reserved = self.reserve(changes)
+        try:
+            changes.apply()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                staging.remove(layer)
+            raise
+        self.reserved(reserved)
+        stack, open_base = Stack(None, inode.layers), self._contents.open
+        file = LayeredFile(stack, self._records, staging, open_base, is_new=True)
+        self._layered[inode.number] = file
+        if len(self._layered) > _KEPT:
+            self._layered.popitem(last=False)
+
     def write(self, begin: Begin, number: int, offset: int, data: bytes | memoryview) -> int:
         """Writes; returns how many bytes: all, or what the disk had room for.
 
@@ -186,6 +228,15 @@ class Files:
         """
         if not data:
             return 0
+        known = self._layered.get(number)
+        if known is not None and known.top >= self._frozen_below and known.is_whole:
+            try:
+                done = known.write_whole(offset, data)
+            except OSError as error:
+                self._records.make_room(error)
+                done = known.write_whole(offset, data)
+            self._written(begin, number)
+            return done
         file, recorder = self._changing(begin, number)
         try:
             done = file.write(offset, data, recorder, fresh=recorder.fresh)
@@ -225,9 +276,8 @@ class Files:
                     raise FileSystemError(errno.EINVAL)
                 staging = self._records.staging
                 file = LayeredFile(Stack(entry), self._records, staging, self._contents.open)
-        layers = file.stack.layers
         fresh = None
-        if not layers or layers[0].id < self._frozen_below:
+        if file.top < max(self._frozen_below, 1):
             self._count()
             fresh = self._next_layer
             self._next_layer += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from versionfs.tree import decode_xattrs, encode_xattrs
@@ -98,7 +98,22 @@ class Inode:
 
     def copy(self) -> Inode:
         """Returns another inode with the same values."""
-        return replace(self)
+        return Inode(
+            self.number,
+            self.mode,
+            self.uid,
+            self.gid,
+            self.nlink,
+            self.atime_ns,
+            self.mtime_ns,
+            self.ctime_ns,
+            self.rdev,
+            self.sequence,
+            self.base,
+            self.layers,
+            self.target,
+            self.xattrs,
+        )
 
     def encode(self) -> bytes:
         """Returns the record's value."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
@@ -10,6 +11,8 @@ from versionfs.types import Entry
 from versionfs.workspace.extents import extents_prefix
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.staging import Staging
+
+log = logging.getLogger(__name__)
 
 _LAYER: Final = struct.Struct("<QQ")
 LAYER_BYTES: Final = _LAYER.size
@@ -64,6 +67,20 @@ class WriteRecords(ReadRecords, Protocol):
 Record = Callable[[Stack, Sequence[Mutation]], object]
 """Makes a stack, with mutations of other records, the one on disk: all of it in one batch. When it
 raises, nothing of it is."""
+
+
+def create_layer(staging: Staging, layer: int, size: int = 0) -> None:
+    """Makes a layer that no record names, nor ever did; one that a kill left there goes.
+
+    Raises:
+        OSError: there is no such layer.
+    """
+    try:
+        staging.create(layer, size)
+    except FileExistsError:
+        log.warning("the staging file %s was left over", staging.path(layer))
+        staging.remove(layer)
+        staging.create(layer, size)
 
 
 def forget_layer(records: WriteRecords, staging: Staging, layer: int) -> None:

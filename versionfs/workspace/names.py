@@ -57,6 +57,8 @@ class Names:
         self.unsaved: dict[int, Inode] = {}
         """Files whose times are newer than their record: they were written, and are open."""
         self._pins: dict[tuple[int, bytes], int] = {}
+        self._absent: tuple[bytes, int, Folder, NodeRef | None] | None = None
+        """The last name that was not found: most are made next."""
         self._cache: OrderedDict[int, Inode] = OrderedDict()
         root = self.inode(ROOT)
         self.root = Folder(ROOT, None, b"", base_of(root), recorded=True)
@@ -118,12 +120,19 @@ class Names:
 
     def find(self, folder: Folder, name: bytes) -> int | InBase | None:
         """Returns what has a name: the number of a record, or where the base has it, or None."""
-        if folder.overlaid:
-            value = self.table.get(name_key(folder.number, name))
-            if value is not None:
-                number, _ = decode_name(value)
-                return None if number == WHITEOUT else number
-        return self.find_in_base(folder, name)
+        absent = self._absent
+        if absent is not None and absent == (name, folder.version, folder, folder.base):
+            return None
+        found: int | InBase | None = None
+        value = self.table.get(name_key(folder.number, name)) if folder.overlaid else None
+        if value is not None:
+            number, _ = decode_name(value)
+            found = None if number == WHITEOUT else number
+        else:
+            found = self.find_in_base(folder, name)
+        if found is None:
+            self._absent = name, folder.version, folder, folder.base
+        return found
 
     def find_in_base(self, folder: Folder, name: bytes) -> InBase | None:
         """Returns where the base has a name, whatever was changed."""

@@ -71,7 +71,10 @@ class Overlay(AttributeOverlay):
         changes.add(inode)
         changes.name(folder, name, number)
         above.mtime_ns = above.ctime_ns = now
-        changes.apply()
+        if inode.is_file:
+            self._files.make(inode, changes)
+        else:
+            changes.apply()
         self._names.unpin(folder, name)
         if inode.is_dir:
             self._names.recorded_folder(folder, name, inode).lookups += 1

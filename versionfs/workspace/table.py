@@ -129,7 +129,8 @@ class Table:
     def get(self, key: bytes) -> bytes | None:
         """Returns the value of a key, or None when there is none."""
         with self._lock:
-            self._check_open()
+            if self._closed:
+                self._check_open()
             if key in self._active.records:
                 return self._active.records[key]
             if self._sealed is not None and key in self._sealed.memory.records:
@@ -190,14 +191,15 @@ class Table:
             self._check_open()
             if not mutations:
                 return self._sequence
-            if self._over(_FULL):
+            is_over = self._over(1)
+            if is_over and self._over(_FULL):
                 self._make_room(frees=frees)
             sequence = self._sequence + 1
             self._journals[-1].append(sequence, mutations, frees=frees)
             self._sequence = sequence
             self._generation += 1
             self._active.update(mutations)
-            if self._over(1):
+            if is_over and self._flusher is None:
                 self._start_flusher()
             return sequence
 

@@ -127,6 +127,18 @@ class Workspace:
             self.forget(number, 1)
             raise
 
+    def create(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Stat:
+        """Makes a regular file, counts a lookup, and opens it; ``mode`` has the type.
+
+        Raises:
+            FileSystemError: as ``Overlay.make``.
+        """
+        number = self.overlay.make(parent, name, mode, uid, gid)
+        self.files.open(number)
+        inode = self.names.inode(number)
+        now = inode.mtime_ns
+        return Stat(number, inode.mode, 1, inode.uid, inode.gid, 0, 0, 0, now, now, now)
+
     def forget(self, number: int, lookups: int) -> None:
         """Takes lookups from a number; what has no name and is no longer known is thrown away."""
         orphan = self.names.forget(number, lookups)
@@ -159,14 +171,17 @@ class Workspace:
         Raises:
             FileSystemError: ENOENT: it is not known.
         """
-        folder = self.names.folders.get(number)
+        names = self.names
+        if number in names.lookups:  # A file with a record.
+            return self._inode_stat(names.inode(number))
+        folder = names.folders.get(number)
         if folder is not None and not folder.recorded:
-            return self._entry_stat(number, self.names.folder_entry(folder))
+            return self._entry_stat(number, names.folder_entry(folder))
         if folder is None:
-            found = self.names.base_file(number)
+            found = names.base_file(number)
             if found is not None:
                 return self.base_stat(number, found[1], found[2])
-        return self._inode_stat(self.names.inode(number))
+        return self._inode_stat(names.inode(number))
 
     def base_stat(self, number: int, leaf: Leaf, index: int) -> Stat:
         """Returns the attributes of an unchanged entry of the base."""
@@ -237,6 +252,8 @@ class Workspace:
         Raises:
             FileSystemError: ENOENT.
         """
+        if number in self.names.lookups:  # Asked before each write.
+            return self.names.inode(number).xattrs
         folder = self.names.folders.get(number)
         if folder is not None and not folder.recorded:
             return self.names.folder_entry(folder).xattrs

@@ -152,16 +152,16 @@ def test_a_change_that_failed_reserves_no_layers(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = opened(store)
-    create(workspace, b"empty")
 
     def full(*_arguments: object, **_options: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patched:
         patched.setattr(workspace.records, "apply", full)
-        with pytest.raises(OSError, match="full"):
-            write(workspace, b"empty", b"x")
-    write(workspace, b"empty", b"PRECIOUS")
+        for work in (create, write):
+            with pytest.raises(OSError, match="full"):
+                work(workspace, b"a" if work is write else b"new", b"x")
+    write(workspace, b"a", b"PRECIOUS")
     create(workspace, b"second", b"PRECIOUS 2")
     names = sorted(workspace.records.staging.layers())
     reserved = workspace.records.get(b"mlayer")
@@ -178,12 +178,9 @@ def synced(workspace: Workspace, name: bytes) -> None:
 
 
 def after_power_cut(store: Store, workspace: Workspace, before: Path) -> Workspace:
-    """Opens what was durable, without the staging files that were removed since."""
-    staging = workspace.folder / "staging"
-    there = {path.name for path in staging.rglob("*")}
-    for path in (before / "staging").rglob("*"):
-        if path.name not in there:
-            path.unlink()
+    """Opens the records that were durable, with the staging files as they are now."""
+    shutil.rmtree(before / "staging")
+    shutil.copytree(workspace.folder / "staging", before / "staging")
     return opened(store, before)
 
 
