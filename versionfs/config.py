@@ -47,7 +47,7 @@ class Settings:
     state_dir: Path
     config_file: Path
     author: str
-    compression_level: int = 3
+    compression_level: int = 2
     node_cache_bytes: int = 32 * _MIB
     block_cache_bytes: int = 64 * _MIB
     workspace_bytes: int | None = None

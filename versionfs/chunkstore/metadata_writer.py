@@ -253,7 +253,7 @@ class MetadataWriter:
             self._index.add_pack(
                 pack.id,
                 (),
-                ((e.id + e.stamp, e.location) for e in pack.index),
+                pack.index.places(),
                 size_bytes=pack.size_bytes,
                 is_metadata=True,
             )

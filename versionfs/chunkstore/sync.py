@@ -254,8 +254,7 @@ def _read_index(objects: ObjectStore, pack: PackId, size: int) -> PackIndex:
 
 def _add_rows(index: ChunkIndex, listing: PackIndex, size: int, *, vouched: bool) -> None:
     if listing.kind is PackKind.METADATA:
-        nodes = ((entry.id + entry.stamp, entry.location) for entry in (listing if vouched else ()))
+        nodes = listing.places() if vouched else ()
         index.add_pack(listing.pack, (), nodes, size_bytes=size, is_metadata=True)
     else:
-        chunks = ((entry.id, entry.location) for entry in listing)
-        index.add_pack(listing.pack, chunks, size_bytes=size)
+        index.add_pack(listing.pack, listing.places(), size_bytes=size)

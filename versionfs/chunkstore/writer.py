@@ -16,17 +16,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from versionfs.chunking import BlockCodec
-from versionfs.chunking.blocks import BLOCK_TARGET_BYTES
+from versionfs.chunking.blocks import BLOCK_TARGET_BYTES, Stored
 from versionfs.chunkstore.segments import SegmentWriter
 from versionfs.index import ChunkIndex, IndexDamagedError
 from versionfs.objectstore import ObjectStore, translate
 from versionfs.pack import PackKind, PackWriter, pack_key
-from versionfs.types import NO_STAMP, Location, ObjectKind, PackId
+from versionfs.types import Location, ObjectKind, PackId
 
 log = logging.getLogger(__name__)
 
 PACK_TARGET_BYTES: Final = 32 * 1024 * 1024
+_RUN_BOUND_BYTES: Final = BLOCK_TARGET_BYTES + BLOCK_TARGET_BYTES // 8
+"""Small chunks share a block up to this size, which makes blocks of about ``BLOCK_TARGET_BYTES``."""
 _COMPRESSING_BOUND_BYTES: Final = 24 * 1024 * 1024
+_GROUP_BYTES: Final = 512 * 1024
+"""Blocks are handed to the compressing threads in groups of about this size."""
+
 _SEALING_BOUND: Final = 2
 _UPLOADING_BOUND: Final = 6
 """Complete packs that wait for the network: each is a temporary file of 32 MiB."""
@@ -58,7 +63,7 @@ class _Pack:
         self.writer = writer
         self.id: PackId | None = None
         self.chunks: list[bytes] = []
-        self.unwritten: list[bytes] = []
+        self.unwritten: list[Stored] = []
         self.unwritten_bytes = 0
         self.writing: deque[Future[None]] = deque()
 
@@ -119,7 +124,7 @@ class ChunkWriter:
         executor: Executor,
         pack_executor: Executor,
         *,
-        uploads: Executor | None = None,
+        seals: Executor | None = None,
         segments: SegmentWriter | None = None,
     ) -> None:
         """Makes a writer.
@@ -130,8 +135,8 @@ class ChunkWriter:
             codec: compresses blocks.
             executor: runs the compression, in any number of threads.
             pack_executor: writes pack files; has exactly one thread, because order matters.
-            uploads: puts complete packs, several at once: for stores where that takes long. None
-                leaves it to ``executor``.
+            seals: completes packs and puts them, as many at once as it has threads. It waits for
+                the disk or the network, so it is not the one that compresses; None takes that.
             segments: is told of each pack that is in the store.
         """
         self._objects = objects
@@ -139,12 +144,14 @@ class ChunkWriter:
         self._codec = codec
         self._executor = executor
         self._pack_executor = pack_executor
-        self._uploads = uploads or executor
+        self._seals = seals or executor
         self._segments = segments
-        self._sealing_bound = _SEALING_BOUND if uploads is None else _UPLOADING_BOUND
+        self._sealing_bound = _SEALING_BOUND if objects.is_local else _UPLOADING_BOUND
         self._run = _Block()
         self._run_data: list[Data] = []
-        self._compressing: deque[tuple[Future[bytes], _Block]] = deque()
+        self._group: list[tuple[_Block, Data]] = []
+        self._group_bytes = 0
+        self._compressing: deque[tuple[Future[list[tuple[Stored, Stored]]], list[_Block]]] = deque()
         self._compressing_bytes = 0
         self._pack: _Pack | None = None
         self._sealing: deque[tuple[Future[tuple[PackId, int]], _Pack]] = deque()
@@ -204,7 +211,7 @@ class ChunkWriter:
             block.chunks.append((chunk, 0, size))
             self._compress(block, data)
             return Placement(block, 0, size)
-        if self._run.size and self._run.size + size > BLOCK_TARGET_BYTES:
+        if self._run.size and self._run.size + size > _RUN_BOUND_BYTES:
             self._close_run()
         run = self._run
         placement = Placement(run, run.size, size)
@@ -220,20 +227,37 @@ class ChunkWriter:
         self._run_data = []
 
     def _compress(self, block: _Block, data: Data) -> None:
-        self._compressing.append((self._executor.submit(self._codec.encode, data), block))
-        self._compressing_bytes += block.size
+        self._group.append((block, data))
+        self._group_bytes += block.size
+        if self._group_bytes >= _GROUP_BYTES:
+            self._close_group()
+
+    def _close_group(self) -> None:
+        """Hands the blocks collected so far to the threads that compress."""
+        if self._group:
+            blocks = [block for block, _ in self._group]
+            data = [data for _, data in self._group]
+            self._compressing.append((self._executor.submit(self._codec.encode_many, data), blocks))
+            self._compressing_bytes += self._group_bytes
+            self._group = []
+            self._group_bytes = 0
+
+    def _compressed(self) -> None:
+        """Takes over the first group that is being compressed, waiting for it."""
+        future, blocks = self._compressing.popleft()
+        for block, stored in zip(blocks, future.result(), strict=True):
+            self._compressing_bytes -= block.size
+            self._append(block, stored)
 
     def pump(self) -> None:
         """Moves on what is ready; waits only while the bounds are exceeded."""
         queue = self._compressing
         while queue and (queue[0][0].done() or self._compressing_bytes > _COMPRESSING_BOUND_BYTES):
-            future, block = queue.popleft()
-            self._compressing_bytes -= block.size
-            self._append(block, future.result())
+            self._compressed()
         while self._sealing and self._sealing[0][0].done():
             self._sealed()
 
-    def _append(self, block: _Block, stored: bytes) -> None:
+    def _append(self, block: _Block, stored: tuple[Stored, Stored]) -> None:
         pack = self._pack
         try:
             if pack is None:
@@ -241,17 +265,16 @@ class ChunkWriter:
                 pack = self._pack = _Pack(writer)
         except OSError as error:
             raise translate(error, self._objects.url, "packs/", writing=True) from error
-        block.offset = pack.writer.reserve(len(stored))
-        block.stored_length = len(stored)
+        length = len(stored[0]) + len(stored[1])
+        block.offset = pack.writer.reserve(length)
+        block.stored_length = length
         block.pack = pack
-        pack.unwritten.append(stored)
-        pack.unwritten_bytes += len(stored)
+        pack.unwritten += stored
+        pack.unwritten_bytes += length
         if pack.unwritten_bytes >= _WRITE_BYTES:
             self._write(pack)
-        add = pack.writer.add
-        for chunk, offset, length in block.chunks:
-            add(ObjectKind.CHUNK, chunk, NO_STAMP, block.offset, len(stored), offset, length)
-            pack.chunks.append(chunk)
+        pack.writer.add_block(ObjectKind.CHUNK, block.offset, length, block.chunks)
+        pack.chunks += [chunk for chunk, _, _ in block.chunks]
         block.chunks = []
         if pack.writer.size_bytes >= PACK_TARGET_BYTES:
             self._start_sealing()
@@ -260,10 +283,8 @@ class ChunkWriter:
         """Hands the blocks that are not written yet to the thread that writes packs."""
         blocks, pack.unwritten, pack.unwritten_bytes = pack.unwritten, [], 0
         pack.writing.append(self._pack_executor.submit(pack.writer.write_reserved, blocks))
-        while len(pack.writing) > _WRITING_BOUND or pack.writing[0].done():
+        while pack.writing and (len(pack.writing) > _WRITING_BOUND or pack.writing[0].done()):
             self._written(pack)
-            if not pack.writing:
-                return
 
     def _written(self, pack: _Pack) -> None:
         try:
@@ -274,10 +295,9 @@ class ChunkWriter:
     def seal(self) -> None:
         """Completes the current pack early, so that its chunks get their locations."""
         self._close_run()
+        self._close_group()
         while self._compressing:
-            future, block = self._compressing.popleft()
-            self._compressing_bytes -= block.size
-            self._append(block, future.result())
+            self._compressed()
         self._start_sealing()
         while self._sealing:
             self._sealed()
@@ -287,15 +307,15 @@ class ChunkWriter:
         if pack is not None:
             if pack.unwritten:
                 self._write(pack)
-            while pack.writing:
-                self._written(pack)
             self._pack = None
-            self._sealing.append((self._uploads.submit(self._seal, pack), pack))
+            self._sealing.append((self._seals.submit(self._seal, pack), pack))
             while len(self._sealing) > self._sealing_bound:
                 self._sealed()
 
     def _seal(self, pack: _Pack) -> tuple[PackId, int]:
         """Completes a pack: it goes to the store, then into the index. Runs in a worker thread."""
+        while pack.writing:
+            self._written(pack)
         try:
             finished = pack.writer.finish()
         except OSError as error:
@@ -305,7 +325,7 @@ class ChunkWriter:
         try:
             self._index.add_pack(
                 finished.id,
-                ((e.id, e.location) for e in finished.index),
+                finished.index.places(),
                 size_bytes=finished.size_bytes,
             )
         except IndexDamagedError as error:
@@ -320,7 +340,7 @@ class ChunkWriter:
         try:
             pack_id, size = future.result()
         except BaseException:
-            pack.writer.abort()
+            _discard(pack)
             self._sealing.popleft()
             raise
         self._sealing.popleft()
@@ -336,14 +356,20 @@ class ChunkWriter:
         for future, _ in self._compressing:
             future.cancel()
         self._compressing.clear()
+        self._group = []
         if self._pack is not None:
-            for writing in self._pack.writing:
-                writing.exception()
-            self._pack.writer.abort()
+            _discard(self._pack)
             self._pack = None
         for future_pack, _ in self._sealing:
             future_pack.cancel()
         while self._sealing:
             future_pack, pack = self._sealing.popleft()
             if future_pack.cancelled() or future_pack.exception() is not None:
-                pack.writer.abort()
+                _discard(pack)
+
+
+def _discard(pack: _Pack) -> None:
+    """Throws an unfinished pack away, once nothing writes to it any more."""
+    for writing in pack.writing:
+        writing.exception()
+    pack.writer.abort()

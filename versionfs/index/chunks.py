@@ -25,6 +25,7 @@ from versionfs.index.environment import Environment
 from versionfs.types import ID_BYTES, Location, PackId
 
 _ROW: Final = struct.Struct("<IIIIII")
+_BODY: Final = struct.Struct("<IIIII")
 _NUMBER: Final = struct.Struct(">I")
 _PACK: Final = struct.Struct("<QB")
 _BATCH_ROWS: Final = 10_000
@@ -32,12 +33,13 @@ _BATCH_ROWS: Final = 10_000
 
 def encode_row(key: bytes, number: int, location: Location) -> bytes:
     """Returns the row of an object that lies in the pack of that number."""
-    body = struct.pack("<IIIII", number, *location[1:])
-    return body + struct.pack("<I", _check(key, location.pack, body))
+    pack, *where = location
+    body = _BODY.pack(number, *where)
+    return body + _check(key, pack, body).to_bytes(4, "little")
 
 
 def _check(key: bytes | memoryview, pack: bytes, body: bytes | memoryview) -> int:
-    return zlib.crc32(body, zlib.crc32(pack, zlib.crc32(key)))
+    return zlib.crc32(b"".join((key, pack, body)))
 
 
 class ChunkIndex:

@@ -116,9 +116,12 @@ class Environment:
             raise lmdb.InvalidError(str(error)) from error
         try:
             _check_not_truncated(environment, self.folder / "data.mdb")
-            self._databases = _open_databases(environment)
-            meta = self._databases[b"meta"]
+            # One transaction, as each that makes a database waits for the disk.
             with _begin(environment, write=True) as transaction:
+                self._databases = {
+                    name: environment.open_db(name, transaction) for name in DATABASES
+                }
+                meta = self._databases[b"meta"]
                 schema = transaction.get(b"schema", db=meta)
                 if schema is None:
                     transaction.put(b"schema", SCHEMA_VERSION, db=meta)
@@ -239,15 +242,6 @@ def _begin(environment: lmdb.Environment, *, write: bool) -> lmdb.Transaction:
             return environment.begin(write=write, buffers=True)
         except lmdb.MapResizedError:
             environment.set_mapsize(0)  # Adopts the size that the file has now.
-
-
-def _open_databases(environment: lmdb.Environment) -> dict[bytes, lmdb._Database]:
-    """Returns the handles of all databases; as ``_begin`` for a map that grows."""
-    while True:
-        try:
-            return {name: environment.open_db(name) for name in DATABASES}
-        except lmdb.MapResizedError:
-            environment.set_mapsize(0)
 
 
 def _check_not_truncated(environment: lmdb.Environment, data: Path) -> None:

@@ -17,6 +17,8 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import chain, repeat
+from operator import add
 from typing import Final, NamedTuple
 
 from versionfs.chunking import stamp
@@ -82,27 +84,35 @@ class PackIndex:
 
     def __iter__(self) -> Iterator[PackEntry]:
         """Yields the objects in the order of writing."""
-        count, data = self.count, self.data
-        stamps_at = ID_BYTES * count
-        metadata = self.kind is PackKind.METADATA
-        kinds_at = stamps_at + (STAMP_BYTES * count if metadata else 0)
-        columns_at = kinds_at + count
-        numbers = struct.unpack_from(f"<{4 * count}I", data, columns_at)
-        for i in range(count):
-            yield PackEntry(
-                data[kinds_at + i],
-                data[ID_BYTES * i : ID_BYTES * (i + 1)],
-                data[stamps_at + STAMP_BYTES * i : stamps_at + STAMP_BYTES * (i + 1)]
-                if metadata
-                else NO_STAMP,
-                Location(
-                    self.pack,
-                    numbers[i],
-                    numbers[count + i],
-                    numbers[2 * count + i],
-                    numbers[3 * count + i],
-                ),
-            )
+        kinds = self.data[self._kinds_at : self._kinds_at + self.count]
+        return map(PackEntry, kinds, self._ids(), self._stamps(), self._locations())
+
+    def places(self) -> Iterator[tuple[bytes, Location]]:
+        """Yields the key of each object (chunk id, or id and stamp) and where it lies."""
+        if self.kind is PackKind.METADATA:
+            return zip(map(add, self._ids(), self._stamps()), self._locations(), strict=True)
+        return zip(self._ids(), self._locations(), strict=True)
+
+    @property
+    def _kinds_at(self) -> int:
+        stamps = STAMP_BYTES if self.kind is PackKind.METADATA else 0
+        return (ID_BYTES + stamps) * self.count
+
+    def _ids(self) -> Iterator[bytes]:
+        ids = struct.iter_unpack(f"{ID_BYTES}s", self.data[: ID_BYTES * self.count])
+        return chain.from_iterable(ids)
+
+    def _stamps(self) -> Iterator[bytes]:
+        if self.kind is not PackKind.METADATA:
+            return repeat(NO_STAMP, self.count)
+        stamps = self.data[ID_BYTES * self.count : self._kinds_at]
+        return chain.from_iterable(struct.iter_unpack(f"{STAMP_BYTES}s", stamps))
+
+    def _locations(self) -> Iterator[Location]:
+        count = self.count
+        numbers = struct.unpack_from(f"<{4 * count}I", self.data, self._kinds_at + count)
+        columns = (numbers[at * count : (at + 1) * count] for at in range(4))
+        return map(Location._make, zip(repeat(self.pack), *columns, strict=False))
 
 
 def read_index(pack: PackId, size_bytes: int, read: Callable[[int, int], bytes]) -> PackIndex:

@@ -79,7 +79,7 @@ class PackWriter:
         self.size_bytes += size_bytes
         return offset
 
-    def write_reserved(self, blocks: Sequence[bytes]) -> None:
+    def write_reserved(self, blocks: Sequence[bytes | memoryview]) -> None:
         """Writes blocks whose place was reserved. May be called from another thread, one at a time.
 
         No ``append`` may come between a reservation and its writing.
@@ -107,6 +107,23 @@ class PackWriter:
         self._stored_lengths.append(stored_length)
         self._offsets.append(offset)
         self._lengths.append(length)
+
+    def add_block(
+        self,
+        kind: int,
+        block_offset: int,
+        stored_length: int,
+        objects: Sequence[tuple[bytes, int, int]],
+    ) -> None:
+        """Lists the objects of one block of a data pack, each as id, offset in block and length."""
+        count = len(objects)
+        ids, offsets, lengths = zip(*objects, strict=True)
+        self._ids += b"".join(ids)
+        self._kinds += bytes((kind,)) * count
+        self._block_offsets.extend([block_offset] * count)
+        self._stored_lengths.extend([stored_length] * count)
+        self._offsets.extend(offsets)
+        self._lengths.extend(lengths)
 
     def finish(self) -> FinishedPack:
         """Writes index and trailer and returns the pack; ``put_file`` makes it durable.

@@ -47,8 +47,9 @@ faster here: handing the interpreter lock to and fro costs more than the reads."
 _PROBE_EVERY: Final = 16
 _STREAM_AHEAD: Final = 2
 _STREAM_ATTEMPTS: Final = 3
+_SEALS: Final = 2
 _UPLOADS: Final = 4
-"""Data packs that go to a store behind a network at once."""
+"""Data packs that go to the store at once: a local folder, or one behind a network."""
 _PROGRESS_SECONDS: Final = 0.1
 
 
@@ -90,14 +91,10 @@ class Pipeline:
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="pack")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._stream = ThreadPoolExecutor(1, thread_name_prefix="stream")
-        self._uploads: list[ThreadPoolExecutor] = []
-        if not store.objects.is_local:
-            # Data packs in any order; metadata packs one after the other, beside them.
-            self._uploads = [
-                ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload"),
-                ThreadPoolExecutor(1, thread_name_prefix="upload-metadata"),
-            ]
-        data_uploads, metadata_uploads = self._uploads or (None, None)
+        # Data packs in any order; metadata packs one after the other, beside them.
+        seals = _SEALS if store.objects.is_local else _UPLOADS
+        self._seals = ThreadPoolExecutor(seals, thread_name_prefix="seal")
+        self._metadata_seals = ThreadPoolExecutor(1, thread_name_prefix="seal-metadata")
         self.segments: SegmentWriter = store.segment_writer()
         self.chunks = ChunkWriter(
             store.objects,
@@ -105,11 +102,11 @@ class Pipeline:
             store.codec,
             self._workers,
             self._packer,
-            uploads=data_uploads,
+            seals=self._seals,
             segments=self.segments,
         )
         self.metadata: MetadataWriter = store.metadata_writer(
-            uploads=metadata_uploads, segments=self.segments
+            uploads=self._metadata_seals, segments=self.segments
         )
         self._queue: deque[Step] = deque()
         self._batch: list[WaitingFile] = []
@@ -136,7 +133,7 @@ class Pipeline:
         if kind is not None:
             self.chunks.abort()
             self.metadata.abort()
-        for executor in (self._workers, self._packer, *self._uploads):
+        for executor in (self._workers, self._packer, self._seals, self._metadata_seals):
             executor.shutdown(cancel_futures=True)
 
     def manifest_builder(self) -> ManifestBuilder:
