@@ -138,7 +138,7 @@ def pass_text(found: Mapping[str, Any]) -> str:
     parts = [f"**{found['title']}**: {found['summary']}"]
     for key, heads in (
         ("requests", ("request", "count", "per unit of work")),
-        ("calls", ("system call", "calls", "seconds", "µs each")),
+        ("calls", ("system call", "calls", "per unit of work", "seconds")),
         ("functions", ("function (own time)", "share", "µs per unit of work")),
     ):
         lines = found.get(key)
