@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import boto3
@@ -23,7 +22,8 @@ from botocore.config import Config
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.bench.compare import command, make_small, timed  # noqa: E402
+from scripts.bench.datasets import make_small  # noqa: E402
+from scripts.bench.programs import command, timed  # noqa: E402
 from tests.support.seaweed import S3Server  # noqa: E402
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 LATENCY_SECONDS: Final = 0.05
 CONNECTIONS: Final = 16
+SMALL_FILES: Final = 20_000
 LARGE_BYTES: Final = 1 << 30
 RANGE_BYTES: Final = 4 << 20
 PEER_SECONDS: Final = 60.0
 """rclone would take an hour: it is stopped then, and what it did until then is its rate."""
 
-Row = tuple[str, str, float, float]
+Row = tuple[str, str, list[float], list[float]]
+"""What was measured, beside whom, ours, theirs: one figure for each round."""
 
 
 @contextlib.contextmanager
@@ -101,11 +103,11 @@ class OnS3:
         """Runs versionfs with a home of its own."""
         command(
             sys.executable, "-m", "versionfs", *words,
-            **(self.environment | {
+            environment=self.environment | {
                 "VERSIONFS_HOME": str(home),
                 "VERSIONFS_STORE": f"s3://{self.bucket}/store",
                 "AWS_ENDPOINT_URL_S3": endpoint,
-            }),
+            },
         )  # fmt: skip
 
     def load(self, data: Path) -> None:
@@ -205,9 +207,9 @@ def make_names(folder: Path, count: int) -> None:
 
 
 def compare_s3(work: Path, rounds: int) -> list[Row]:
-    """Returns the rows of the comparison."""
+    """Returns the rows of the comparison; in each round, ours comes first."""
     small, large, names = work / "small", work / "large", work / "names"
-    make_small(small)
+    make_small(small, SMALL_FILES)
     large.mkdir()
     with (large / "large").open("wb") as file:
         for _ in range(LARGE_BYTES >> 20):
@@ -232,7 +234,7 @@ def compare_s3(work: Path, rounds: int) -> list[Row]:
             slow = client(data.environment, endpoint)
             for _ in range(rounds):
                 with data.mounted(endpoint, "large") as point:
-                    ours = timed(lambda point=point: _read(point / "large"))
+                    ours = timed(_read, point / "large")
                 theirs = range_gets(slow, data.bucket, "plain/large/large")
                 mib = LARGE_BYTES >> 20
                 note("S3 cold sequential 1 GiB, MiB/s|boto3 range GETs", mib / ours, mib / theirs)
@@ -247,7 +249,8 @@ def compare_s3(work: Path, rounds: int) -> list[Row]:
                     theirs = find_rate(point, PEER_SECONDS)
                 note("S3 cold find of 100,000 files, /s|rclone mount", ours, theirs)
     return [
-        (*label.split("|"), median(ours), median(theirs)) for label, (ours, theirs) in found.items()
+        (label.partition("|")[0], label.partition("|")[2], ours, theirs)
+        for label, (ours, theirs) in found.items()
     ]
 
 

@@ -267,6 +267,7 @@ class TestTracing:
                 "run (trio/_core/_run.py)",
             ),
             ("run (trio/_core/_run.py)", "run (trio/_core/_run.py)"),
+            ("loads (/a/lib/python3.11/json/decoder.py)", "loads (json/decoder.py)"),
             ("walk", "walk"),
         ],
     )

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from scripts.bench.bench import Bench
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _KEYS = {
     "sequential": ("s3.sequential", "parallel range GETs"),
@@ -28,9 +23,5 @@ def measure(bench: Bench) -> None:
     for label, _, ours, theirs in compare_s3(folder, min(3, bench.rounds)):
         key, peer = next(pair for word, pair in _KEYS.items() if word in label)
         for name, values in (("versionfs", ours), (peer, theirs)):
-            for value in _listed(values):
+            for value in values:
                 bench.note(key, name, value)
-
-
-def _listed(values: float | Sequence[float]) -> Sequence[float]:
-    return [values] if isinstance(values, (int, float)) else values
