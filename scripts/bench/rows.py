@@ -81,7 +81,7 @@ ROWS: Final = (
         (Target(VERSIONFS, 3, (RESTIC,)), Target(VERSIONFS, 3.5, (BORG,)),
          Target(VERSIONFS, 1.0, ("mksquashfs",)))),
     Row("import.stored", "stored for it", "MiB", _LESS,
-        (Target(VERSIONFS, 1.03, (RESTIC, BORG, "mksquashfs"), "at most"),)),
+        (Target(VERSIONFS, 1.03, (RESTIC, BORG, "mksquashfs", "mksquashfs, level 3"), "at most"),)),
     Row("import.v2-seconds", "import of version 2", "seconds", _LESS),
     Row("import.v2-stored", "new bytes stored for version 2", "MiB", _LESS,
         (Target(VERSIONFS, 0.5, (RESTIC, BORG), "at most"),)),

@@ -12,6 +12,7 @@ from scripts.bench.bench import Bench
 from scripts.bench.figures import alternated
 from scripts.bench.peers.base import Peer
 from scripts.bench.peers.git import Dvc
+from scripts.bench.peers.squashfs import FastSquashfs, Squashfs
 from scripts.bench.programs import bound, drop_caches, timed
 
 PEERS = ("squashfuse_ll", "restic", "borg", "casync", "dvc", "git")
@@ -21,6 +22,8 @@ MIB = 1 << 20
 def measure(bench: Bench) -> None:
     """Measures import.* in a new store each time."""
     peers = [bench.ours, *(bench.peers[name] for name in PEERS if name in bench.peers)]
+    if "squashfuse_ll" in bench.peers:
+        peers.append(FastSquashfs())
     for number in range(bench.rounds):
         for peer in alternated(peers, number):
             if number == 0 or peer.name not in ("dvc", "git"):
@@ -33,7 +36,7 @@ def _measure(bench: Bench, peer: Peer) -> None:
     store, place = bench.work / "store", bench.work / "set"
     peer.create(store)
     for source, key in ((first, "import."), (second, "import.v2-")):
-        if name == "mksquashfs" and source is second:
+        if isinstance(peer, Squashfs) and source is second:
             continue
         before = peer.stored(store)
         with bound(source, place):

@@ -23,9 +23,10 @@ class Squashfs(Peer):
     def version(self) -> str:
         return f"{first_line('squashfuse_ll', '--help')}; {first_line('mksquashfs', '-version')}"
 
-    def take(self, store: Path, source: Path) -> None:
+    def take(self, store: Path, source: Path, *options: str) -> None:
+        (store / "image").unlink(missing_ok=True)
         command(
-            "mksquashfs", source, store / "image", "-comp", "zstd", "-noappend",
+            "mksquashfs", source, store / "image", "-comp", "zstd", *options,
             "-quiet", "-no-progress",
         )  # fmt: skip
 
@@ -33,3 +34,12 @@ class Squashfs(Peer):
     def mount(self, store: Path, point: Path) -> Iterator[Path]:
         with foreground_mount("squashfuse_ll", "-f", store / "image", point, point=point):
             yield point
+
+
+class FastSquashfs(Squashfs):
+    """The same images, compressed as fast as versionfs does it by default: at level 3."""
+
+    name = "mksquashfs, level 3"
+
+    def take(self, store: Path, source: Path, *options: str) -> None:
+        super().take(store, source, "-Xcompression-level", "3", *options)
