@@ -100,14 +100,14 @@ find_python() {
 }
 
 # make_venv EXTRA: makes ROOT/.venv with the project, editable, and sets VENV. EXTRA is "dev" or
-# empty. The environment is used again while pyproject.toml, the folder and Python stay the same.
+# empty. The environment is used again while what it was made from, the folder and Python stay the same.
 make_venv() {
     local extra=$1 stamp wanted
     VENV=$ROOT/.venv
     stamp=$VENV/versionfs-installed${extra:+-$extra}
     wanted=$( (
         echo "$ROOT"
-        cat "$ROOT/pyproject.toml"
+        cat "$ROOT/pyproject.toml" "$ROOT/scripts/lib/build_hook.py" "$ROOT/versionfs/fuse/_accelerator.c"
     ) | sha256sum)
     if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$VENV/bin/python" -c 'import pyfuse3' 2>/dev/null; then
         return

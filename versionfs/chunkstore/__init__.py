@@ -5,6 +5,7 @@ from versionfs.chunkstore.fetching import FetchingSource, FetchStatistics
 from versionfs.chunkstore.locations import LocationColumns, encode_locations
 from versionfs.chunkstore.metadata import MetadataObject, MetadataReader
 from versionfs.chunkstore.metadata_writer import MetadataWriter
+from versionfs.chunkstore.openpacks import OpenPackSource
 from versionfs.chunkstore.parallel import in_order
 from versionfs.chunkstore.reader import PackReader, ReadStatistics
 from versionfs.chunkstore.segments import SegmentWriter
@@ -23,6 +24,7 @@ __all__ = [
     "MetadataObject",
     "MetadataReader",
     "MetadataWriter",
+    "OpenPackSource",
     "PackRange",
     "PackReader",
     "PackSource",

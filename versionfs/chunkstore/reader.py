@@ -11,7 +11,8 @@ from functools import partial
 from typing import Final, TypeVar
 
 from versionfs.chunking import chunk_id, decode_block
-from versionfs.chunkstore.source import PackRange, PackSource, Scan
+from versionfs.chunking.blocks import RAW
+from versionfs.chunkstore.source import VIEW_BYTES, PackRange, PackSource, Scan
 from versionfs.errors import CorruptionError, NotFoundError
 from versionfs.objectstore import WouldBlock
 from versionfs.types import Location, PackId, short
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 _FAILURES: Final = (CorruptionError, NotFoundError, WouldBlock)
 _MAX_STORED_BYTES: Final = 64 * 1024 * 1024 + 1024
+_PASSING_BLOCKS: Final = 4
 _MANY_READS: Final = 64
 """A scan that read so many blocks of one pack will read as many of the next: some 4 MiB."""
 
@@ -60,6 +62,9 @@ class PackReader:
         self._blocks: OrderedDict[tuple[bytes, int], _Block] = OrderedDict()
         self._lock = threading.Lock()
         self._blocks_read = self._bytes_read = self._hits = self._verified = 0
+        # Blocks that are views of large buffers, which they keep from being used again: a few, as a
+        # chunk is read by two or three requests of the kernel.
+        self._passing: OrderedDict[tuple[bytes, int], _Block] = OrderedDict()
         # Of a scan: the pack that it is in, the blocks it read there, and what it will need.
         self._scanned: bytes = b""
         self._scanned_blocks = 0
@@ -119,10 +124,10 @@ class PackReader:
         """Does a read again whose bytes are damaged, if a cache may be to blame; else raises."""
         if isinstance(error, CorruptionError):
             self._drop(location)
+            self.source.forget(location.pack)
             if self.source.is_cached:
                 pack = location.pack.hex()
                 log.warning("fetching damaged data again, pack %s: %s", pack, error)
-                self.source.forget(location.pack)
                 try:
                     return work()
                 except _FAILURES as second:
@@ -150,6 +155,7 @@ class PackReader:
     def _drop(self, location: Location) -> None:
         """Drops a block from the cache, so that the next read fetches it again."""
         with self._lock:
+            self._passing.pop((location.pack, location.block_offset), None)
             block = self._blocks.pop((location.pack, location.block_offset), None)
             if block is not None:
                 self._held -= len(block.data)
@@ -169,9 +175,18 @@ class PackReader:
                 self._blocks.move_to_end(key)
                 self._hits += 1
                 return block
-        block = _Block(self._load(location, scan))
+            block = self._passing.get(key)
+            if block is not None:
+                self._hits += 1
+                return block
+        data, is_view = self._load(location, scan)
+        block = _Block(data)
         with self._lock:
-            if key not in self._blocks:
+            if is_view:
+                self._passing[key] = block
+                if len(self._passing) > _PASSING_BLOCKS:
+                    self._passing.popitem(last=False)
+            elif key not in self._blocks:
                 self._blocks[key] = block
                 self._held += len(block.data)
                 while self._held > self._bound and len(self._blocks) > 1:
@@ -179,7 +194,8 @@ class PackReader:
                     self._held -= len(old.data)
         return block
 
-    def _load(self, location: Location, scan: bool) -> memoryview:
+    def _load(self, location: Location, scan: bool) -> tuple[memoryview, bool]:
+        """Returns a decoded block, and whether it is a view of a buffer of the source."""
         if not 0 < location.stored_length <= _MAX_STORED_BYTES:
             raise CorruptionError(f"a location claims {location.stored_length} bytes")
         kind = self._scans(location.pack) if scan else Scan.NONE
@@ -190,7 +206,14 @@ class PackReader:
         self._bytes_read += len(stored)
         if len(stored) != location.stored_length:
             raise CorruptionError("the pack is truncated")
-        return memoryview(decode_block(stored))
+        data = memoryview(decode_block(stored))
+        if not isinstance(stored, memoryview) or data.obj is not stored.obj:
+            # Its own bytes. What is large and was not compressed is had again for little.
+            passing = self.source.is_cached and stored[0] == RAW and len(stored) >= VIEW_BYTES
+            return data, passing and not scan
+        if scan:
+            return memoryview(bytes(data)), False
+        return data, True
 
     def _scans(self, pack: PackId) -> Scan:
         """Takes notice of a scan's read, and returns how much of the pack it will likely need."""

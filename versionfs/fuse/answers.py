@@ -62,7 +62,7 @@ class Reading:
 
     def open(self, number: int, flags: int) -> object:
         """Returns a handle, and bytes for the kernel's cache or None."""
-        return self._fs.open(number, flags), self._fs.bytes_to_push(number)
+        return self._fs.open_with_bytes(number, flags)
 
     def read(self, handle: int, offset: int, size: int) -> object:
         """Returns bytes."""

@@ -23,6 +23,7 @@ from versionfs.chunkstore import (
     FetchingSource,
     MetadataReader,
     MetadataWriter,
+    OpenPackSource,
     PackReader,
     PackSource,
     SegmentWriter,
@@ -40,6 +41,7 @@ from versionfs.errors import (
 )
 from versionfs.index import ChunkIndex, Environment, KnownRefs, NodePlaces, SourceCache
 from versionfs.objectstore import (
+    LocalStore,
     ObjectStore,
     is_scratch,
     open_object_store,
@@ -351,7 +353,7 @@ def _index_name(objects: ObjectStore, store_format: StoreFormat) -> str:
 
 def _pack_source(settings: Settings, objects: ObjectStore) -> PackSource:
     if objects.is_local:
-        return DirectSource(objects)
+        return OpenPackSource(objects) if isinstance(objects, LocalStore) else DirectSource(objects)
     bound = settings.cache_bytes
     if bound is None:
         bound = default_cache_bytes(settings.cache_dir)

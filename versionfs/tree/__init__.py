@@ -18,7 +18,6 @@ from versionfs.tree.numbers import (
     INDEX_MASK,
     InodeTable,
     LeafTable,
-    RecentNumbers,
     place,
     split_place,
 )
@@ -43,7 +42,6 @@ __all__ = [
     "ManifestChild",
     "MergeResult",
     "New",
-    "RecentNumbers",
     "StoredFile",
     "TreeEditor",
     "TreeStatistics",

@@ -16,7 +16,7 @@ from versionfs.errors import CorruptionError
 from versionfs.objectstore import WouldBlock, may_block
 from versionfs.tree.manifest import ManifestChild, ManifestNode, read_manifest_node
 from versionfs.tree.readahead import Readahead
-from versionfs.types import NO_ID, Entry, Extent, Kind, NodeRef
+from versionfs.types import NO_ID, Entry, Extent, Kind, Location, NodeRef
 
 _NODE_CACHE: Final = 256
 """Decoded manifest nodes kept: of about 30 KiB each at most, so under 8 MiB."""
@@ -58,6 +58,17 @@ class Contents:
             if len(self._nodes) > _NODE_CACHE:
                 self._nodes.popitem(last=False)
         return node
+
+    def small(self, content: bytes, size: int, location: Location) -> memoryview:
+        """Returns the bytes of a file of one chunk, verified.
+
+        Raises:
+            CorruptionError, WouldBlock: as ``FileContent.read``.
+        """
+        data = self._packs.chunk(content, location, scan=True)
+        if len(data) != size:
+            raise CorruptionError(f"a file of {size} bytes has a chunk of {len(data)}")
+        return data
 
     def want(self, extents: Iterable[Extent]) -> None:
         """Begins to fetch the bytes of extents, in parallel; does not wait for them."""

@@ -23,7 +23,6 @@ _SHARDS: Final = 256
 _SHARD_MASK: Final = _SHARDS - 1
 _SHARD_BITS: Final = 8
 _SMALLEST: Final = 32
-_RECENT: Final = 1 << 16
 _COUNT_MAX: Final = 0xFFFF_FFFF
 """A lookup count that got this far stays: the inode is then never forgotten."""
 
@@ -41,7 +40,7 @@ def split_place(packed: int) -> tuple[int, int]:
 class _Shard:
     """Open addressing with linear probing; a key of 0 is a free slot."""
 
-    __slots__ = ("capacity", "counts", "keys", "parents", "places", "used")
+    __slots__ = ("capacity", "counts", "keys", "marks", "parents", "places", "used")
 
     def __init__(self, capacity: int, *, parents: bool) -> None:
         self.capacity = capacity
@@ -49,13 +48,15 @@ class _Shard:
         self.keys = array("Q", bytes(8 * capacity))
         self.places = array("Q", bytes(8 * capacity))
         self.counts = array("I", bytes(4 * capacity))
+        self.marks = bytearray(capacity)
         self.parents = array("Q", bytes(8 * capacity)) if parents else None
 
 
 class InodeTable:
     """The files and symlinks that the kernel knows, with their lookup counts.
 
-    With ``parents`` it also says for each the number of the directory that it is in.
+    With ``parents`` it also says for each the number of the directory that it is in. A mark
+    says that the kernel has the file's bytes.
     """
 
     def __init__(self, *, parents: bool = False) -> None:
@@ -69,7 +70,7 @@ class InodeTable:
     @property
     def size_bytes(self) -> int:
         """What the table occupies, about."""
-        each = 28 if self._parents else 20
+        each = 29 if self._parents else 21
         return sum(each * shard.capacity for shard in self._shards)
 
     def intern(self, number: int, at: int, parent: int = 0) -> int:
@@ -92,6 +93,7 @@ class InodeTable:
         keys[slot] = number
         shard.places[slot] = at
         shard.counts[slot] = 1
+        shard.marks[slot] = 0
         if shard.parents is not None:
             shard.parents[slot] = parent
         shard.used += 1
@@ -128,6 +130,19 @@ class InodeTable:
         """Gives a known number another place."""
         shard = self._shards[number & _SHARD_MASK]
         shard.places[self._slot(shard, number)] = at
+
+    def mark(self, number: int) -> None:
+        """Marks a known number, until it is forgotten; others are ignored."""
+        shard = self._shards[number & _SHARD_MASK]
+        slot = self._slot(shard, number)
+        if slot >= 0:
+            shard.marks[slot] = 1
+
+    def is_marked(self, number: int) -> bool:
+        """Whether a number is known, and marked."""
+        shard = self._shards[number & _SHARD_MASK]
+        slot = self._slot(shard, number)
+        return slot >= 0 and shard.marks[slot] == 1
 
     def __iter__(self) -> Iterator[int]:
         """Yields the known numbers, in no order; the table must not change meanwhile."""
@@ -190,6 +205,7 @@ class InodeTable:
             if (hole < home <= slot) if hole < slot else (home > hole or home <= slot):
                 continue
             keys[hole], places[hole], counts[hole] = key, places[slot], counts[slot]
+            shard.marks[hole] = shard.marks[slot]
             if parents is not None:
                 parents[hole] = parents[slot]
             hole = slot
@@ -209,10 +225,11 @@ class InodeTable:
                 keys[slot] = number
                 places[slot] = shard.places[old]
                 counts[slot] = shard.counts[old]
+                bigger.marks[slot] = shard.marks[old]
                 if bigger.parents is not None and shard.parents is not None:
                     bigger.parents[slot] = shard.parents[old]
         shard.keys, shard.places, shard.counts = keys, places, counts
-        shard.parents = bigger.parents
+        shard.parents, shard.marks = bigger.parents, bigger.marks
         shard.capacity = capacity
 
 
@@ -291,6 +308,10 @@ class LeafTable:
             ),
         )
 
+    def key(self, number: int) -> bytes:
+        """Returns what identifies a leaf: another object when the number goes to another one."""
+        return self._keys[number]
+
     def use(self, number: int) -> None:
         """Counts one more inode or directory that is found in a leaf."""
         self._uses[number] += 1
@@ -308,24 +329,3 @@ class LeafTable:
             del self._numbers[key]
             self._keys[number] = b""
             self._free.append(number)
-
-
-class RecentNumbers:
-    """A set of numbers of bounded size: one that was added may be forgotten when others come."""
-
-    __slots__ = ("_slots",)
-
-    def __init__(self) -> None:
-        self._slots = array("Q", bytes(8 * _RECENT))
-
-    def __contains__(self, number: int) -> bool:
-        return self._slots[number % _RECENT] == number
-
-    def add(self, number: int) -> None:
-        """Adds a number, which is not 0."""
-        self._slots[number % _RECENT] = number
-
-    def discard(self, number: int) -> None:
-        """Takes a number out, if it is in."""
-        if self._slots[number % _RECENT] == number:
-            self._slots[number % _RECENT] = 0

@@ -15,7 +15,6 @@ from versionfs.vfs.inodes import (
     INDEX_MASK,
     InodeTable,
     LeafTable,
-    RecentNumbers,
     file_number,
     file_numbers,
     next_number,
@@ -32,6 +31,9 @@ TYPE_BITS: Final = (0, stat.S_IFREG, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 
 _DIRECTORY: Final = int(Kind.DIRECTORY)
 
+_KEPT_LEAVES: Final = 64
+"""Leaves at hand by number, with what they had it for."""
+
 Item = tuple[bytes, int, int, int, int, int, int, int]
 """What a listing yields: name, number, mode, size, mtime in ns, uid, gid, offset of the next."""
 
@@ -43,8 +45,7 @@ class Directories:
         self.trees = trees
         self.inodes = InodeTable()
         self.leaves = LeafTable()
-        self.pushed = RecentNumbers()
-        """Files whose bytes the kernel has got."""
+        self._kept: dict[int, tuple[bytes, Leaf]] = {}
         self._nodes = nodes
         self.owner = owner
 
@@ -192,8 +193,16 @@ class Directories:
         at = self.inodes.find(number)
         if at < 0:
             return None
-        leaf, index = split_place(at)
-        return self.trees.leaf(self.leaves.ref(leaf)), index
+        number, index = split_place(at)
+        key = self.leaves.key(number)
+        kept = self._kept.get(number)
+        if kept is not None and kept[0] is key:
+            return kept[1], index
+        leaf = self.trees.leaf(self.leaves.ref(number))
+        if len(self._kept) >= _KEPT_LEAVES:
+            self._kept.clear()
+        self._kept[number] = key, leaf
+        return leaf, index
 
     def directory_attributes(self, directory: Directory) -> Attributes:
         """Returns the attributes of a directory; those of an empty one if it is gone."""
@@ -214,7 +223,6 @@ class Directories:
         at = self.inodes.forget(number, lookups)
         if at >= 0:
             self.leaves.drop(split_place(at)[0])
-            self.pushed.discard(number)
 
     def forget_node(self, node: Node, lookups: int) -> None:
         """Takes lookups from a node and frees what is no longer needed."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from typing import Final
 
 from versionfs.errors import VersionFSError
 from versionfs.objectstore import WouldBlock
-from versionfs.tree import Contents, FileContent
+from versionfs.tree import Contents, FileContent, Leaf
 from versionfs.types import Kind
 from versionfs.vfs.directories import Directories
 from versionfs.vfs.errnos import FileSystemError
+
+_FILE: Final = int(Kind.FILE)
 
 PUSHED_BYTES: Final = 128 * 1024
 """The largest file whose bytes go to the kernel with the answer to ``open``."""
@@ -27,7 +29,7 @@ class Files:
         self._directories = directories
         self._contents = contents
         self._open: OrderedDict[int, FileContent] = OrderedDict()
-        self._opens: Counter[int] = Counter()
+        self._opens: dict[int, int] = {}
 
     def open(self, number: int) -> None:
         """Counts one more that has a file open.
@@ -35,32 +37,55 @@ class Files:
         Raises:
             FileSystemError: ENOENT: the number is not known; EINVAL: it is a symlink.
         """
-        self.content(number)
-        self._opens[number] += 1
+        opens = self._opens
+        if number not in opens:
+            self._regular(number)
+        opens[number] = opens.get(number, 0) + 1
+
+    def open_with_bytes(self, number: int) -> memoryview | None:
+        """Opens a file; returns its bytes if they shall go to the kernel's cache now.
+
+        That is so for a small file whose bytes the kernel cannot have, and that nobody else has
+        open: a page that is being read must not be pushed.
+
+        Raises:
+            FileSystemError: as :meth:`open`.
+        """
+        opens, inodes = self._opens, self._directories.inodes
+        count = opens.get(number, 0)
+        if count or inodes.is_marked(number):
+            opens[number] = count + 1
+            return None
+        leaf, index = self._regular(number)
+        opens[number] = 1
+        size = leaf.sizes[index]
+        where = leaf.location(index)
+        if not 0 < size <= PUSHED_BYTES or leaf.kinds[index] != _FILE or where is None:
+            return None
+        try:
+            data = self._contents.small(leaf.content(index), size, where)
+        except (WouldBlock, VersionFSError):
+            return None  # Who reads it waits for it, or gets the error.
+        inodes.mark(number)
+        return data
+
+    def _regular(self, number: int) -> tuple[Leaf, int]:
+        found = self._directories.file(number)
+        if found is None:
+            raise FileSystemError(errno.ENOENT)
+        if found[0].kinds[found[1]] == Kind.SYMLINK:
+            raise FileSystemError(errno.EINVAL)
+        return found
 
     def release(self, number: int) -> None:
         """Counts one less; after the last one, nothing is read ahead any more."""
-        self._opens[number] -= 1
-        if self._opens[number] > 0:
+        opens = self._opens.pop(number, 1) - 1
+        if opens > 0:
+            self._opens[number] = opens
             return
-        del self._opens[number]
         content = self._open.get(number)
         if content is not None:
             content.close()
-
-    def bytes_to_push(self, number: int) -> bytes | None:
-        """Returns the bytes of a small file just opened that the kernel cannot have; else None."""
-        if number in self._directories.pushed or self._opens[number] != 1:
-            return None
-        content = self.content(number)
-        if not 0 < content.size <= PUSHED_BYTES:
-            return None
-        try:
-            data = content.read(0, content.size)
-        except (WouldBlock, VersionFSError):
-            return None  # Who reads it waits for it, or gets the error.
-        self._directories.pushed.add(number)
-        return data
 
     def content(self, number: int) -> FileContent:
         """Returns the content of a regular file.
@@ -71,12 +96,7 @@ class Files:
         content = self._open.get(number)
         if content is not None:
             return content
-        found = self._directories.file(number)
-        if found is None:
-            raise FileSystemError(errno.ENOENT)
-        leaf, index = found
-        if leaf.kinds[index] == Kind.SYMLINK:
-            raise FileSystemError(errno.EINVAL)
+        leaf, index = self._regular(number)
         content = self._contents.open(leaf.entry(index))
         self._open[number] = content
         if len(self._open) > _KEPT:

@@ -221,13 +221,20 @@ class FileSystem:
         self._files.open(number)
         return number
 
-    def bytes_to_push(self, number: int) -> bytes | None:
-        """Returns the bytes of a file just opened if they shall go to the kernel's cache now.
+    def open_with_bytes(self, number: int, flags: int) -> tuple[int, memoryview | None]:
+        """Opens a file; returns its handle, and its bytes if the kernel's cache shall have them.
 
-        That is so for a small file whose bytes the kernel cannot have, and that nobody else has
-        open: a page that is being read must not be pushed.
+        They must be there before the kernel has the handle: a page that is being read must not be
+        pushed.
+
+        Raises:
+            FileSystemError: as :meth:`open`.
         """
-        return self._files.bytes_to_push(number)
+        if flags & _WRITING:
+            raise FileSystemError(errno.EROFS)
+        if self._nodes.get(number) is not None:
+            raise FileSystemError(errno.EISDIR)
+        return number, self._files.open_with_bytes(number)
 
     def release(self, handle: int) -> None:
         """Closes a file that was opened."""

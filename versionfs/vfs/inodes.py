@@ -15,7 +15,6 @@ from versionfs.tree import (
     InodeTable,
     Leaf,
     LeafTable,
-    RecentNumbers,
     place,
     split_place,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "INDEX_MASK",
     "InodeTable",
     "LeafTable",
-    "RecentNumbers",
     "file_number",
     "file_numbers",
     "next_number",
