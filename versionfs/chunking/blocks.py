@@ -32,8 +32,8 @@ _TUNED: Final[dict[int, dict[str, int]]] = {
     # programs): a table that holds a whole block of small chunks, and no second one.
     2: {
         "window_log": 20,
-        "hash_log": 17,
-        "chain_log": 17,
+        "hash_log": 16,
+        "chain_log": 16,
         "min_match": 5,
         "strategy": zstandard.STRATEGY_FAST,
     },
@@ -77,7 +77,9 @@ class BlockCodec:
         if several is None or len(plaintexts) == 1:  # only zstandard's C backend has it
             return [_parts(data, compressor.compress(data)) for data in plaintexts]
         frames = several(list(plaintexts), threads=1)
-        return [_parts(*pair) for pair in zip(plaintexts, map(memoryview, frames), strict=True)]
+        return [
+            _parts(data, memoryview(frame)) for data, frame in zip(plaintexts, frames, strict=True)
+        ]
 
 
 def _parts(plaintext: Any, frame: Stored) -> tuple[Stored, Stored]:

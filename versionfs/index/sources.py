@@ -48,15 +48,15 @@ class SourceSegment(NamedTuple):
         )
         return cls(records[0].name[:_NAME_BYTES], zlib.crc32(body).to_bytes(4, "little") + body)
 
-    def decode(self) -> list[SourceRecord]:
-        """Returns the records; none when the segment is damaged."""
+    def decode(self) -> tuple[list[bytes], list[bytes]]:
+        """Returns the names, and what was seen of each; none when the segment is damaged."""
         body = self.value[4:]
         if zlib.crc32(body) != int.from_bytes(self.value[:4], "little"):
-            return []
+            return [], []
         end = 4 + int.from_bytes(body[:4], "little") * SEEN_BYTES
         names = body[end:].split(b"\0")
         seen = [body[at : at + SEEN_BYTES] for at in range(4, end, SEEN_BYTES)]
-        return [SourceRecord(*pair) for pair in zip(names, seen, strict=True)]
+        return (names, seen) if len(names) == len(seen) else ([], [])
 
 
 class SegmentChange(NamedTuple):

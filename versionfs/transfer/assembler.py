@@ -33,9 +33,14 @@ class Assembler:
 
     def leave(self, name: bytes, attributes: Attributes, base: Entry | None) -> None:
         """Closes the open directory and sets it in its parent, unless it is just as ``base``."""
-        child = self._stack.pop().finish()
+        editor = self._stack.pop()
         mode, mtime_ns, uid, gid, xattrs = attributes
-        entry = directory_entry(name, child, mode, mtime_ns, uid, gid)._replace(xattrs=xattrs)
+        if base is not None and not editor.edited:
+            # What is in it is as it was: no need to read the node that says so.
+            entry = base._replace(name=name, mode=mode, mtime_ns=mtime_ns, uid=uid, gid=gid)
+        else:
+            entry = directory_entry(name, editor.finish(), mode, mtime_ns, uid, gid)
+        entry = entry._replace(xattrs=xattrs)
         if not self._stack:
             self.root = entry
         elif base is None or not same_entry(entry, base, attributes=True):

@@ -15,7 +15,8 @@ MODE_BITS: Final = 0o7777
 UNSEEN: Final = bytes(SEEN_BYTES)
 """Stands for a file that must be read again whatever ``lstat`` says."""
 
-_SEEN: Final = struct.Struct("<QQQQ")
+_SEEN: Final = struct.Struct("<QqQq")
+_SEEN_MASKED: Final = struct.Struct("<QQQQ")
 _MASK: Final = (1 << 64) - 1
 _NO_XATTRS: Final = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES})
 
@@ -48,12 +49,15 @@ def in_range(time_ns: int) -> int:
 
 def seen(status: os.stat_result) -> bytes:
     """Returns 32 bytes: size, mtime, inode, ctime. The first 24 say whether content changed."""
-    return _SEEN.pack(
-        status.st_size,
-        status.st_mtime_ns & _MASK,
-        status.st_ino,
-        status.st_ctime_ns & _MASK,
-    )
+    try:
+        return _SEEN.pack(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+    except struct.error:  # a time before 1677 or after 2262
+        return _SEEN_MASKED.pack(
+            status.st_size,
+            status.st_mtime_ns & _MASK,
+            status.st_ino,
+            status.st_ctime_ns & _MASK,
+        )
 
 
 CONTENT_SEEN_BYTES: Final = 24

@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
+from itertools import chain, islice
+from typing import Final, NamedTuple
 
 from versionfs.errors import InvalidInputError
 from versionfs.index import SourceRecord
@@ -27,6 +28,7 @@ from versionfs.transfer.attributes import (
 from versionfs.transfer.pipeline import Pipeline
 from versionfs.transfer.remembered import (
     FolderMemory,
+    RememberedSegment,
     RememberedSource,
     content_unchanged,
     ends_segment,
@@ -37,6 +39,14 @@ from versionfs.types import NO_ID, NO_STAMP, Entry, Kind
 _RACY_NS: Final = 2_000_000_000
 """A file written less than this before the import may be written again with the same mtime."""
 _OWN: Final = "a folder that this store uses"
+
+
+class _Place(NamedTuple):
+    """A folder being walked: its path with a slash, the same within the source, what it was."""
+
+    prefix: bytes
+    relative: bytes
+    reference: Entry | None
 
 
 class FolderWalker:
@@ -120,33 +130,15 @@ class FolderWalker:
         pipeline, assembler = self._pipeline, self._assembler
         pipeline.then(partial(assembler.enter, reference))
         memory = FolderMemory(self._remembered, relative, trusted=reference is not None)
+        place = _Place(path + b"/", relative, reference)
         records: list[list[bytes]] = []
-        prefix = path + b"/"
-        for child in names:
-            child_path = prefix + child
-            try:
-                status = os.lstat(child_path)
-            except FileNotFoundError:
-                continue  # Removed since the folder was read; the folder is as if read later.
-            except OSError as error:
-                self._fail(child_path, child, error)
-                continue
-            is_dir = stat.S_ISDIR(status.st_mode)
-            special = self._own_kind(child_path, status) if is_dir else None
-            special = special or special_kind(status.st_mode)
-            if special is not None:
-                self._skipped(child_path, special)
+        for child in self._same_segments(place, names, memory):
+            status = self._status(place, child)
+            if status is None:
                 continue
             for gone in memory.before(child):
                 pipeline.then(partial(assembler.remove, gone))
-            old = memory.seen(child)
-            if is_dir:
-                records.append([child, UNSEEN])
-                self._subfolder(child_path, relative, child, status, reference)
-            else:
-                record = [child, UNSEEN]
-                records.append(record)
-                self._leaf(child_path, child, status, old, record, reference)
+            records.append(self._child(place, child, status, memory.seen(child)))
             if ends_segment(child, len(records)):
                 pipeline.then(partial(_keep, memory, records))
                 records = []
@@ -156,6 +148,89 @@ class FolderWalker:
             pipeline.then(partial(_keep, memory, records))
         pipeline.then(memory.finish)
         pipeline.then(partial(assembler.leave, name, attributes, reference))
+
+    def _status(self, place: _Place, name: bytes) -> os.stat_result | None:
+        """Returns what ``lstat`` says; None for what is to be left out, which is then told."""
+        path = place.prefix + name
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return None  # Removed since the folder was read; the folder is as if read later.
+        except OSError as error:
+            self._fail(path, name, error)
+            return None
+        special = self._own_kind(path, status) if stat.S_ISDIR(status.st_mode) else None
+        special = special or special_kind(status.st_mode)
+        if special is not None:
+            self._skipped(path, special)
+            return None
+        return status
+
+    def _child(
+        self, place: _Place, name: bytes, status: os.stat_result, old: bytes | None
+    ) -> list[bytes]:
+        """Handles one name of a folder; returns its record, which may be filled in later."""
+        record = [name, UNSEEN]
+        if stat.S_ISDIR(status.st_mode):
+            self._subfolder(place.prefix + name, place.relative, name, status, place.reference)
+        else:
+            self._leaf(place.prefix + name, name, status, old, record, place.reference)
+        return record
+
+    def _same_segments(
+        self, place: _Place, names: Iterator[bytes], memory: FolderMemory
+    ) -> Iterator[bytes]:
+        """Handles the segments that have the names they had; returns the names that are left.
+
+        This is what an import of an unchanged source does, so it is done with little: a file costs
+        an ``lstat`` and a comparison.
+        """
+        while (segment := memory.segment()) is not None:
+            count = len(segment.names)
+            found = list(islice(names, count))
+            if found == segment.names and not ends_segment(found[-1], count):
+                found += islice(names, 1)  # It ends for want of names: is there one now?
+            if found != segment.names:
+                memory.put_back(segment)
+                return chain(found, names)
+            self._same_segment(place, segment, memory)
+        return names
+
+    def _same_segment(
+        self, place: _Place, segment: RememberedSegment, memory: FolderMemory
+    ) -> None:
+        changed: dict[int, list[bytes] | None] = {}
+        files = size = 0
+        prefix, lstat = place.prefix, os.lstat
+        for at, (name, old) in enumerate(zip(segment.names, segment.seen, strict=True)):
+            if old != UNSEEN:
+                try:
+                    status = lstat(prefix + name)
+                    if seen(status) == old:
+                        files += 1
+                        size += status.st_size
+                        continue
+                except OSError:
+                    pass  # Told below, if it still is one then.
+            now = self._status(place, name)
+            if now is None:
+                self._pipeline.then(partial(self._assembler.remove, name))
+                changed[at] = None
+            else:
+                record = self._child(place, name, now, old)
+                if old != UNSEEN or not stat.S_ISDIR(now.st_mode):
+                    changed[at] = record
+        self._pipeline.count(files, size)
+        if not changed:
+            memory.stays(segment)
+            return
+        records = [
+            changed.get(at, [name, old])
+            for at, (name, old) in enumerate(zip(segment.names, segment.seen, strict=True))
+        ]
+        kept = [record for record in records if record is not None]
+        if kept:
+            self._pipeline.then(partial(_keep, memory, kept))
 
     def _subfolder(
         self,

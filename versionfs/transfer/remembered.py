@@ -14,7 +14,8 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from typing import Any, Final, Self
+from itertools import chain
+from typing import Any, Final, NamedTuple, Self
 
 from versionfs.errors import CorruptionError, VersionFSError
 from versionfs.index import (
@@ -119,6 +120,14 @@ class RememberedSource:
             log.warning("cannot remember this source for the next import: %s", error)
 
 
+class RememberedSegment(NamedTuple):
+    """Consecutive names of a folder, what was seen of each, and the key that they are under."""
+
+    first: bytes
+    names: list[bytes]
+    seen: list[bytes]
+
+
 class FolderMemory:
     """Compares the names of a folder, in order, with what is remembered; collects what is seen."""
 
@@ -131,36 +140,60 @@ class FolderMemory:
         self._remembered = remembered
         self._folder = folder
         self._old_segments: dict[bytes, bytes] = {}
-        self._old = self._records()
-        self._next = next(self._old, None)
+        self._segments = self._read_segments()
+        self._old: Iterator[SourceRecord] | None = None
+        """The records one by one, once somebody asks for them so."""
+        self._next: SourceRecord | None = None
         if not trusted:
             for _ in self.before(None):
                 pass
 
-    def _records(self) -> Iterator[SourceRecord]:
+    def _read_segments(self) -> Iterator[RememberedSegment]:
         for segment in self._remembered.segments(self._folder):
             self._old_segments[segment.first] = hashlib.blake2b(
                 segment.value, digest_size=16
             ).digest()
-            records = segment.decode()
-            if not records:
+            names, seen = segment.decode()
+            if not names:
                 # Without its names, those that are gone from the source could not be told.
                 self._remembered.forget()
                 raise IndexDamagedError("what was remembered of the source is damaged")
-            yield from records
+            yield RememberedSegment(segment.first, names, seen)
+
+    def segment(self) -> RememberedSegment | None:
+        """Returns the next segment, if no name was asked for yet; a whole one, to be compared."""
+        return next(self._segments, None) if self._old is None else None
+
+    def put_back(self, segment: RememberedSegment) -> None:
+        """Takes the last segment back: its names are asked for one by one, as all that follow."""
+        self._segments = chain((segment,), self._segments)
+
+    def stays(self, segment: RememberedSegment) -> None:
+        """Takes note that all of a segment is as it was."""
+        self._old_segments.pop(segment.first, None)
+
+    def _begin(self) -> Iterator[SourceRecord]:
+        if self._old is None:
+            self._old = chain.from_iterable(
+                map(SourceRecord, segment.names, segment.seen) for segment in self._segments
+            )
+            self._next = next(self._old, None)
+        return self._old
 
     def before(self, name: bytes | None) -> Iterator[bytes]:
         """Yields the remembered names before this one: they are gone from the source."""
+        old = self._begin()
         while self._next is not None and (name is None or self._next.name < name):
             yield self._next.name
-            self._next = next(self._old, None)
+            self._next = next(old, None)
 
     def seen(self, name: bytes) -> bytes | None:
         """Returns what was seen of this name, or None; names come in order."""
+        old = self._begin()
         if self._next is None or self._next.name != name:
             return None
         result = self._next.seen
-        self._next = next(self._old, None)
+        self._next = next(old, None)
         return result
 
     def keep(self, records: list[SourceRecord]) -> None:
