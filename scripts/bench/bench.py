@@ -85,6 +85,13 @@ class Bench:
         self.samples.setdefault(key, {}).setdefault(contender, []).append(value)
         self.say(f"  {key:24} {contender:24} {value:14,.3f} {row.unit}")
 
+    def discard(self, group: str) -> None:
+        """Forgets the samples of a group that failed: half of a row is no row."""
+        for key in [key for key in self.samples if BY_KEY[key].group == group]:
+            del self.samples[key]
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+
     def store_of(self, peer: Peer, name: str, source: Path) -> Path:
         """Returns a store that holds a data set; it is made once and kept between runs.
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib
 import os
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from scripts.bench.bench import Bench
 from scripts.bench.datasets import SCALES
-from scripts.bench.programs import ROOT
-from scripts.bench.results import load, publish, save
+from scripts.bench.programs import ROOT, ProgramError
+from scripts.bench.results import DOCS, FILE, PAGE, load, publish, save
 from scripts.bench.rows import GROUPS
 from scripts.bench.screen import show
+
+MODULES: Final = {"import": "importing", "reimport": "reimporting"}
 
 
 def main() -> int:
@@ -33,16 +39,16 @@ def main() -> int:
         "--code", type=Path, default=ROOT, help="measure the versionfs of another checkout"
     )
     parser.add_argument("--profile", action="store_true", help="also where the time goes")
-    parser.add_argument("--peers", help="only these, as in ext4,borg; writes nothing to docs")
+    parser.add_argument("--peers", help="only these, as in ext4,borg; implies --no-page")
     parser.add_argument("--page", action="store_true", help="write the page again; measure nothing")
-    parser.add_argument("--no-page", action="store_true", help="print only; write nothing to docs")
+    parser.add_argument("--no-page", action="store_true", help="write to FOLDER/page, not to docs")
     options = parser.parse_args()
     if options.list:
         for name, title in GROUPS.items():
             print(f"{name:12} {title}")
         return 0
     if options.page:
-        publish(load())
+        publish(load(DOCS / FILE), DOCS)
         return 0
     unknown = set(options.groups) - set(GROUPS)
     if unknown:
@@ -52,20 +58,40 @@ def main() -> int:
     scale = SCALES[options.scale]
     rounds = options.rounds or (5 if scale.name == "full" else 2)
     peers = None if options.peers is None else options.peers.split(",")
-    bench = Bench(options.folder.resolve(), scale, rounds, peers, options.code.resolve())
-    keep = scale.name == "full" and peers is None and not options.no_page and options.code == ROOT
-    for name in options.groups or GROUPS:
-        print(f"{name}: {GROUPS[name]}", flush=True)
-        module = importlib.import_module(
-            f"scripts.bench.groups.{name.replace('import', 'importing')}"
-        )
-        module.measure(bench)
-        if options.profile:
-            from scripts.bench.profiling import profile
-
-            profile(bench, name)
-        # Each group is kept as soon as it is there.
-        if keep:
-            save(bench, sys.argv[1:])
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = scale.name == "full" and peers is None and not options.no_page and options.code == ROOT
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"another run uses {folder}; give another --folder")
+        bench = Bench(folder, scale, rounds, peers, options.code.resolve())
+        docs = DOCS if kept else folder / "page"
+        failed = run(bench, options.groups or list(GROUPS), docs, profiled=options.profile)
     show(bench)
-    return 0
+    print(f"the page is {docs / PAGE}")
+    for name in failed:
+        print(f"failed: {name}")
+    return 1 if failed else 0
+
+
+def run(bench: Bench, groups: Sequence[str], docs: Path, *, profiled: bool) -> list[str]:
+    """Measures groups; returns those that failed. Each is kept as soon as it is there."""
+    failed = []
+    for name in groups:
+        print(f"{name}: {GROUPS[name]}", flush=True)
+        module = importlib.import_module(f"scripts.bench.groups.{MODULES.get(name, name)}")
+        try:
+            module.measure(bench)
+            if profiled:
+                from scripts.bench.profiling import profile
+
+                profile(bench, name)
+        except (ProgramError, OSError):
+            traceback.print_exc()
+            bench.discard(name)
+            failed.append(name)
+            continue
+        save(bench, sys.argv[1:], docs)
+    return failed

@@ -45,8 +45,8 @@ def profile(bench: Bench, group: str) -> None:
             passes.append(_in_mount(bench, scenario))
         else:
             passes.append(_of_command(bench, scenario))
-    for each in passes:
-        bench.say(f"\n{pass_text(each)}\n")
+    for found in passes:
+        bench.say(f"\n{pass_text(found)}\n")
     if passes:
         bench.profiles[group] = passes
 
@@ -67,10 +67,10 @@ def _in_mount(bench: Bench, scenario: InMount) -> Pass:
         "title": scenario.title,
         "summary": (
             f"{done:,.0f} × {unit} in {took:.3g} s: {done / took:,.4g}/s,"
-            f" {micros(took, done)} each."
+            f" {each(took, done)} each."
             f" Processor: daemon {theirs[0]:.2f} s user + {theirs[1]:.2f} s system"
-            f" ({micros(cpu, done)} per {unit}),"
-            f" clients {mine[0]:.2f} + {mine[1]:.2f} s ({micros(sum(mine), done)} per {unit})."
+            f" ({each(cpu, done)} per {unit}),"
+            f" clients {mine[0]:.2f} + {mine[1]:.2f} s ({each(sum(mine), done)} per {unit})."
         ),
         "requests": [
             [name, count, f"{count / done:.3g}"]
@@ -151,7 +151,7 @@ def _tables(calls: Path, stacks: Path, cpu: float, done: float) -> Pass:
     if stacks.exists():
         total, functions = parse_stacks(stacks.read_text())
         found["functions"] = [
-            [name, f"{count / total:.1%}", micros(cpu * count / total, done).removesuffix(" µs")]
+            [name, f"{count / total:.1%}", each(cpu * count / total, done)]
             for name, count in functions[:TOP]
         ]
     return found
@@ -161,9 +161,15 @@ def _call(line: Calls, done: float) -> list[Any]:
     return [line.name, line.calls, f"{line.calls / done:.3g}", f"{line.seconds:.3f}"]
 
 
-def micros(seconds: float, count: float) -> str:
-    """Returns the microseconds that each of some took."""
-    return f"{seconds / count * 1e6:,.3g} µs" if count else "?"
+def each(seconds: float, count: float) -> str:
+    """Returns the time that each of some took."""
+    if not count:
+        return "?"
+    took = seconds / count
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if took >= size:
+            return f"{took / size:.3g} {unit}"
+    return f"{took * 1e6:.3g} µs"
 
 
 def _cpu_here() -> tuple[float, float]:

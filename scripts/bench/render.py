@@ -139,7 +139,7 @@ def pass_text(found: Mapping[str, Any]) -> str:
     for key, heads in (
         ("requests", ("request", "count", "per unit of work")),
         ("calls", ("system call", "calls", "per unit of work", "seconds")),
-        ("functions", ("function (own time)", "share", "µs per unit of work")),
+        ("functions", ("function (own time)", "share", "per unit of work")),
     ):
         lines = found.get(key)
         if lines:

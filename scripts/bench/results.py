@@ -16,14 +16,15 @@ from scripts.bench.bench import Bench
 from scripts.bench.machine import machine, versions
 from scripts.bench.programs import ROOT
 
-PAGE: Final = ROOT / "docs" / "benchmarks.md"
-FOLDER: Final = ROOT / "docs" / "benchmarks"
-FILE: Final = FOLDER / "results.json"
+DOCS: Final = ROOT / "docs"
+PAGE: Final = "benchmarks.md"
+FILE: Final = "benchmarks/results.json"
+NOTES: Final = "benchmarks/notes"
 
 Results = dict[str, Any]
 
 
-def load(file: Path = FILE) -> Results:
+def load(file: Path) -> Results:
     """Returns what is kept; nothing measured if there is no file."""
     empty: Results = {"rows": {}, "profiles": {}, "runs": {}}
     return empty | json.loads(file.read_text()) if file.exists() else empty
@@ -79,21 +80,22 @@ def without_folder(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def save(bench: Bench, arguments: Sequence[str]) -> None:
-    """Adds the results of a run to the file, and writes the page and the plots again."""
-    results = merge(load(), results_of(bench, arguments))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    part = FILE.with_suffix(".part")
+def save(bench: Bench, arguments: Sequence[str], docs: Path) -> None:
+    """Adds the results of a run to those in a folder, and writes the page and the plots again."""
+    file = docs / FILE
+    results = merge(load(file), results_of(bench, arguments))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
     part.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    part.replace(FILE)
-    publish(results)
+    part.replace(file)
+    publish(results, docs)
 
 
-def publish(results: Results) -> None:
+def publish(results: Results, docs: Path) -> None:
     """Writes the page and the plots from results and notes."""
     from scripts.bench.plots import plot
     from scripts.bench.render import render
 
-    notes = {path.stem: path.read_text() for path in sorted((FOLDER / "notes").glob("*.md"))}
-    plots = plot(results, FOLDER)
-    PAGE.write_text(render(results, notes, plots))
+    notes = {path.stem: path.read_text() for path in sorted((DOCS / NOTES).glob("*.md"))}
+    plots = plot(results, (docs / FILE).parent)
+    (docs / PAGE).write_text(render(results, notes, plots))

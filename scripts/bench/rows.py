@@ -79,7 +79,7 @@ ROWS: Final = (
         _ordinary(10, SQUASH)),
     Row("import.seconds", "import of the mixed set, cold source", "seconds", _LESS,
         (Target(VERSIONFS, 3, (RESTIC,)), Target(VERSIONFS, 3.5, (BORG,)),
-         Target(VERSIONFS, 1.0, ("mksquashfs",)))),
+         Target(VERSIONFS, 1.0, ("mksquashfs", "mksquashfs, level 3")))),
     Row("import.stored", "stored for it", "MiB", _LESS,
         (Target(VERSIONFS, 1.03, (RESTIC, BORG, "mksquashfs", "mksquashfs, level 3"), "at most"),)),
     Row("import.v2-seconds", "import of version 2", "seconds", _LESS),

@@ -17,6 +17,14 @@ from pathlib import Path
 from typing import Final
 
 SAMPLES_PER_SECOND: Final = 400
+WAITING: Final = (
+    "EpollIOManager.get_events",
+    "WorkerThread._work",
+    "_worker (concurrent",
+    "Condition.wait",
+    "Event.wait",
+    "SimpleQueue.get",
+)
 _PREFIXES: Final = re.compile(r"^.*/(site-packages/|lib/python[\d.]+/|(?=versionfs/))")
 _ATTACH_SECONDS: Final = 0.7
 """A tracer does not say when it is ready."""
@@ -44,13 +52,16 @@ def parse_strace(text: str) -> list[Calls]:
 def parse_stacks(text: str) -> tuple[int, list[tuple[str, int]]]:
     """Reads the stacks that ``py-spy record -f raw`` writes.
 
-    Returns how many samples there are, and how many each function was the innermost of.
+    Returns how many samples there are, and how many each function was the innermost of; without
+    threads that wait for work, which py-spy cannot always tell from those that work.
     """
     own: Counter[str] = Counter()
     for line in text.splitlines():
         stack, _, count = line.rpartition(" ")
         if stack and count.isdigit():
-            own[short_name(stack.rpartition(";")[2])] += int(count)
+            name = short_name(stack.rpartition(";")[2])
+            if not name.startswith(WAITING):
+                own[name] += int(count)
     return own.total(), own.most_common()
 
 

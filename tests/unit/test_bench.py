@@ -253,6 +253,7 @@ class TestTracing:
 
     def test_stacks_are_counted_by_the_innermost_function(self):
         text = "main (a.py);walk (b.py) 3\nmain (a.py) 1\nother (c.py);walk (b.py) 2\n"
+        text += "main (a.py);Condition.wait (threading.py) 50\n"
         assert parse_stacks(text) == (6, [("walk (b.py)", 5), ("main (a.py)", 1)])
 
     @pytest.mark.parametrize(
