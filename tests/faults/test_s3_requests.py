@@ -6,8 +6,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from urllib3.util import connection
 
 from tests.support.proxied import always, broken, bucket, proxy, settings, straight
 from tests.support.proxy import (
@@ -37,8 +39,10 @@ from versionfs.errors import (
 )
 from versionfs.objectstore import (
     ObjectStore,
+    ReadsInto,
     never_blocking,
     open_object_store,
+    s3,
 )
 
 __all__ = ["broken", "bucket", "proxy", "settings", "straight"]
@@ -77,6 +81,50 @@ def test_a_read_that_fails_is_tried_again(
     assert statistics.requests == {"get": 7}
     assert statistics.retries == 4
     assert statistics.failures == 0
+
+
+@pytest.mark.parametrize("fault", [*PASSING, Truncate(), Truncate(0), Truncate(150_000)], ids=repr)
+def test_a_read_into_memory_that_fails_is_tried_again(
+    proxy: Proxy, broken: ObjectStore, straight: ObjectStore, fault: Fault
+) -> None:
+    assert isinstance(broken, ReadsInto)
+    data = os.urandom(300_000)
+    straight.put("packs/ab/x", data)
+    buffer = memoryview(bytearray(200_000))
+    for start, length in ((1000, 200_000), (290_000, 10_000)):
+        proxy.plan = on("GET", fault)
+        assert broken.read_into("packs/ab/x", start, buffer) == length
+        assert buffer[:length] == data[start : start + length]
+    assert broken.read_into("packs/ab/x", 300_000, buffer) == 0
+    with pytest.raises(NotFoundError):
+        broken.read_into("packs/ab/y", 0, buffer)
+    statistics = broken.statistics()
+    assert (statistics.requests["get"], statistics.retries) == (6, 2)
+    assert statistics.received_bytes >= 210_000
+
+
+def test_connections_that_were_read_into_memory_are_used_again(
+    proxy: Proxy, broken: ObjectStore, straight: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(broken, ReadsInto)
+    straight.put("packs/ab/x", bytes(300_000))
+
+    def never(_reply: object) -> bytes:
+        raise AssertionError("read in the ordinary way")
+
+    made: list[object] = []
+
+    def connect(*args: Any, **named: Any) -> Any:
+        made.append(args)
+        return real(*args, **named)
+
+    real = connection.create_connection
+    monkeypatch.setattr(connection, "create_connection", connect)
+    monkeypatch.setattr(s3, "read_body", never)
+    for start in range(10):
+        assert broken.read_into("packs/ab/x", start, memoryview(bytearray(200_000))) == 200_000
+    assert proxy.count() == {"GET": 10}
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=repr)
@@ -127,6 +175,13 @@ def test_a_server_that_knows_no_ranges_is_understood(
     assert broken.get("digits", 8, 4) == b"89"
     assert broken.get("digits", 8) == b"89"
     assert broken.get("digits", 10, 1) == b""
+    assert isinstance(broken, ReadsInto)
+    buffer = memoryview(bytearray(4))
+    assert broken.read_into("digits", 3, buffer) == 4
+    assert bytes(buffer) == b"3456"
+    assert broken.read_into("digits", 8, buffer) == 2
+    assert bytes(buffer[:2]) == b"89"
+    assert broken.read_into("digits", 10, buffer) == 0
 
 
 @pytest.mark.parametrize(

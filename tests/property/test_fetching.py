@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.remote import RemoteFolder
+from tests.support.remote import FillingFolder
 from versionfs.chunkstore import DiskCache, FetchingSource, PackRange
 from versionfs.chunkstore.diskcache import GRANULE_BYTES
 from versionfs.objectstore import WouldBlock, never_blocking
@@ -34,7 +34,7 @@ def test_a_source_reads_the_bytes_of_the_pack(
     steps: list[tuple[str, PackId, int, int]], bound: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        remote = RemoteFolder(Path(folder) / "store")
+        remote = FillingFolder(Path(folder) / "store")
         for each in PACKS:
             remote.inner.put(pack_key(each), DATA)
 

@@ -105,3 +105,12 @@ class RemoteFolder:
 
     def statistics(self) -> RequestStatistics:
         return RequestStatistics(dict(self.requests), self.received)
+
+
+class FillingFolder(RemoteFolder):
+    """A ``RemoteFolder`` that reads into memory that the caller has, as S3 does."""
+
+    def read_into(self, key: str, start: int, buffer: memoryview) -> int:
+        data = self.get(key, start, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -13,7 +13,7 @@ _PIECE_BYTES: Final = 2 * 1024 * 1024
 
 
 class DirectWriter:
-    """Writes whole pages through one aligned buffer of 2 MiB. For one thread at a time.
+    """Writes whole pages, by way of an aligned buffer if need be. For one thread at a time.
 
     What streams through the kernel's memory would push out what is read again, and new pages there
     cost more than all else of a write.
@@ -39,19 +39,23 @@ class DirectWriter:
         except OSError:
             self._is_taken = False
             return 0
-        if self._piece is None:
-            self._piece = mmap.mmap(-1, _PIECE_BYTES)
         end = len(data) - len(data) % _PAGE_BYTES
-        written = 0
+        written, is_aligned = 0, True
         try:
-            with memoryview(self._piece) as piece:
-                while written < end:
-                    length = min(end - written, _PIECE_BYTES)
-                    piece[:length] = data[written : written + length]
-                    done = os.pwrite(descriptor, piece[:length], at + written)
-                    written += done
-                    if done % _PAGE_BYTES:
-                        break
+            while written < end:
+                if is_aligned:
+                    try:
+                        done = os.pwrite(descriptor, data[written:end], at + written)
+                    except OSError as error:
+                        if error.errno != errno.EINVAL:
+                            raise
+                        is_aligned = False
+                        continue
+                else:
+                    done = self._copied(descriptor, data[written:end], at + written)
+                written += done
+                if done % _PAGE_BYTES:
+                    break
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
@@ -59,3 +63,12 @@ class DirectWriter:
         finally:
             os.close(descriptor)
         return written
+
+    def _copied(self, descriptor: int, data: memoryview, at: int) -> int:
+        """Writes by way of the aligned buffer, as much as it holds; returns how much that was."""
+        if self._piece is None:
+            self._piece = mmap.mmap(-1, _PIECE_BYTES)
+        with memoryview(self._piece) as piece:
+            length = min(len(data), _PIECE_BYTES)
+            piece[:length] = data[:length]
+            return os.pwrite(descriptor, piece[:length], at)

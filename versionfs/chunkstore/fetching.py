@@ -12,19 +12,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from versionfs.chunkstore.buffers import Buffers
 from versionfs.chunkstore.diskcache import GRANULE_BYTES, DiskCache
-from versionfs.chunkstore.inflight import RUN_GRANULES, Fetch, InFlight
+from versionfs.chunkstore.inflight import AHEAD_GRANULES, RUN_GRANULES, Data, Fetch, InFlight
 from versionfs.chunkstore.recent import RecentRuns
-from versionfs.chunkstore.source import PackRange, Scan
+from versionfs.chunkstore.source import VIEW_BYTES, PackRange, Scan
 from versionfs.errors import CorruptionError, NotFoundError, StorageError
-from versionfs.objectstore import ObjectStore, WouldBlock, may_block
+from versionfs.objectstore import ObjectStore, ReadsInto, WouldBlock, may_block
 from versionfs.pack import pack_key
 from versionfs.types import PackId
 
 log = logging.getLogger(__name__)
 
-_RECENT_BYTES: Final = 80 * 1024 * 1024
-"""What is read ahead of one reader, and what it reads: so that no byte comes back from the disk."""
+_HELD_BYTES: Final = 64 * 1024 * 1024
+"""What is under way, and what was just fetched: enough for what is read ahead of one reader, and
+what it reads, so that no byte comes back from the disk."""
+_LEAST_HELD_BYTES: Final = 24 * 1024 * 1024
+_BUFFERS: Final = 8
+_LARGE_BYTES: Final = 2 * 1024 * 1024
+"""From here on replies go into memory that is used again."""
 _SCAN_GRANULES: Final = (4, 32)
 """How much the first misses of a scan bring: 256 KiB, then 2 MiB; the third brings the pack."""
 _SCANS: Final = 4096
@@ -65,8 +71,12 @@ class FetchingSource:
     def __init__(self, objects: ObjectStore, cache: DiskCache, connections: int) -> None:
         self.cache = cache
         self._objects = objects
-        self._recent = RecentRuns(_RECENT_BYTES)
-        self._in_flight = InFlight(self._get, self._arrived, self._recent.has, connections)
+        self._read_into = objects.read_into if isinstance(objects, ReadsInto) else None
+        self._buffers = Buffers(AHEAD_GRANULES * GRANULE_BYTES, _BUFFERS)
+        self._recent = RecentRuns(_HELD_BYTES)
+        self._in_flight = InFlight(
+            self._get, self._arrived, self._recent.has, self._make_room, connections
+        )
         self._planners = ThreadPoolExecutor(_PLANNERS, thread_name_prefix="prefetch")
         self._scans: OrderedDict[bytes, _Scan] = OrderedDict()
         self._sizes: OrderedDict[bytes, int] = OrderedDict()
@@ -86,8 +96,14 @@ class FetchingSource:
             self._damaged,
         )
 
-    def read(self, pack: PackId, start: int, length: int, scan: int = Scan.NONE) -> bytes:
+    def read(
+        self, pack: PackId, start: int, length: int, scan: int = Scan.NONE
+    ) -> bytes | memoryview:
         """See ``PackSource.read``."""
+        view = self._recent.view(pack, start, length)
+        if view is not None:
+            self._memory_hits += 1
+            return _owned(view)
         first, last = start // GRANULE_BYTES, (start + length - 1) // GRANULE_BYTES
         pieces = self._recent.pieces(pack, first, last)
         if len(pieces) == last - first + 1:
@@ -96,16 +112,18 @@ class FetchingSource:
         data = self.cache.read(pack, start, length)
         if data is None and pieces:
             # A part is in memory only, because the disk does not take it or not yet.
-            found: _Pieces = {**self.cache.granules(pack, first, last), **pieces}
-            if len(found) == last - first + 1:
-                data = _join(found, start, length)
+            both: _Pieces = {**self.cache.granules(pack, first, last), **pieces}
+            if len(both) == last - first + 1:
+                data = _join(both, start, length)
         if data is not None:
             self._disk_hits += 1
             return data
         if not may_block():
             raise WouldBlock(partial(self.read, pack, start, length, scan))
         self._misses += 1
-        return _join(self._demand(pack, first, last, scan), start, length)
+        found = self._demand(pack, first, last, scan)
+        view = self._recent.view(pack, start, length)
+        return _join(found, start, length) if view is None else _owned(view)
 
     def forget(self, pack: PackId) -> None:
         """See ``PackSource.forget``."""
@@ -224,14 +242,26 @@ class FetchingSource:
             if len(self._sizes) > _SCANS:
                 self._sizes.popitem(last=False)
 
-    def _get(self, pack: PackId, start: int, length: int) -> bytes:
+    def _get(self, pack: PackId, start: int, length: int) -> Data:
         self._requests += 1
-        data = self._objects.get(pack_key(pack), start, length)
+        key = pack_key(pack)
+        buffer = None
+        if self._read_into is not None and length >= _LARGE_BYTES:
+            buffer = self._buffers.take(length)
+        data: Data
+        if buffer is None or self._read_into is None:
+            data = self._objects.get(key, start, length)
+        else:
+            data = buffer[: self._read_into(key, start, buffer)].toreadonly()
         # Before those who wait hear of it: what they read next must not count as a miss.
         self._recent.add(pack, start // GRANULE_BYTES, data)
         return data
 
-    def _arrived(self, fetch: Fetch, data: bytes) -> None:
+    def _make_room(self, running_bytes: int) -> None:
+        """Bounds what was fetched by what is left beside the requests that run."""
+        self._recent.limit(max(_HELD_BYTES - running_bytes, _LEAST_HELD_BYTES))
+
+    def _arrived(self, fetch: Fetch, data: Data) -> None:
         self._fetched += len(data)
         if not fetch.is_demanded:
             self._prefetched += len(data)
@@ -239,6 +269,11 @@ class FetchingSource:
         if data and len(data) < fetch.count * GRANULE_BYTES:
             self._note_size(fetch.pack, start + len(data))
         self.cache.write(fetch.pack, start, data)
+
+
+def _owned(view: memoryview) -> bytes | memoryview:
+    """Returns a copy of a little, so that it holds no large buffer for as long as it is kept."""
+    return bytes(view) if len(view) < VIEW_BYTES else view
 
 
 def _join(pieces: Mapping[int, bytes | memoryview], start: int, length: int) -> bytes:

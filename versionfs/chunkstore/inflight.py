@@ -17,15 +17,17 @@ log = logging.getLogger(__name__)
 
 RUN_GRANULES: Final = 64
 """A request that somebody waits for is for 4 MiB at most: so that many run side by side."""
-_AHEAD_GRANULES: Final = 160
-"""A prefetch is for 10 MiB at most: requests take processor time, here and in the server. More is
-split into equal parts, so that no small request is left over."""
+AHEAD_GRANULES: Final = 148
+"""A prefetch is for 9.25 MiB at most: requests take processor time, here and in the server. More is
+split into equal parts, so that no small request is left over: a pack of 33 MiB into four."""
 _GAP_GRANULES: Final = 2
 """Up to 128 KiB that nobody wants are fetched rather than sending another request."""
-_IN_FLIGHT_BYTES: Final = 128 * 1024 * 1024
+IN_FLIGHT_BYTES: Final = 40 * 1024 * 1024
 """Of requests that run, and of what arrived but is not on disk yet: the disk may be slower for a
 moment, and writing must not keep a connection idle."""
 _CLOSE_SECONDS: Final = 5.0
+
+Data = bytes | memoryview
 
 
 class Fetch:
@@ -42,7 +44,7 @@ class Fetch:
         self.token = token
         self.is_demanded = is_demanded
         self.is_started = False
-        self._future: Future[bytes] = Future()
+        self._future: Future[Data] = Future()
 
     def granule(self, number: int) -> memoryview:
         """Waits, and returns a granule; it is short, or empty, where the pack ends."""
@@ -53,7 +55,7 @@ class Fetch:
         at = (number - self.first) * GRANULE_BYTES
         return memoryview(data)[at : at + GRANULE_BYTES]
 
-    def run(self, get: Callable[[PackId, int, int], bytes]) -> bytes | None:
+    def run(self, get: Callable[[PackId, int, int], Data]) -> Data | None:
         """Sends the request and tells those who wait; None if it failed or was dropped."""
         if not self._future.set_running_or_notify_cancel():
             return None
@@ -91,22 +93,24 @@ class Fetch:
 class InFlight:
     """The requests that wait or run, in threads of its own. Thread-safe.
 
-    ``connections`` run at once at most, and 96 MiB; a part of the connections is kept for what
+    ``connections`` run at once at most, and 40 MiB; a part of the connections is kept for what
     somebody waits for. ``get`` sends a request. ``arrived`` gets its bytes while the granules still
     count as under way; ``is_here`` tells of a granule whether it arrived just now, so that nobody
-    fetches it again who looked for it too early.
+    fetches it again who looked for it too early. ``holds`` is told the bytes of all that run.
     """
 
     def __init__(
         self,
-        get: Callable[[PackId, int, int], bytes],
-        arrived: Callable[[Fetch, bytes], None],
+        get: Callable[[PackId, int, int], Data],
+        arrived: Callable[[Fetch, Data], None],
         is_here: Callable[[PackId, int], bool],
+        holds: Callable[[int], None],
         connections: int,
     ) -> None:
         self._get = get
         self._arrived = arrived
         self._is_here = is_here
+        self._holds = holds
         self._connections = connections
         self._background = max(1, connections - max(1, connections // 8))
         self._by_granule: dict[tuple[bytes, int], Fetch] = {}
@@ -144,7 +148,7 @@ class InFlight:
                     if demand and not fetch.is_demanded:
                         self._promote(fetch)
             queue = self._demanded if demand else self._prefetched
-            most = RUN_GRANULES if demand else _AHEAD_GRANULES
+            most = RUN_GRANULES if demand else AHEAD_GRANULES
             for first, count in self._runs(pack, rest, most):
                 fetch = Fetch(pack, first, count, is_demanded=demand, token=token)
                 found[id(fetch)] = fetch
@@ -217,13 +221,14 @@ class InFlight:
             else:
                 return
             size = queue[0].count * GRANULE_BYTES
-            if self._running and self._running_bytes + size > _IN_FLIGHT_BYTES:
+            if self._running and self._running_bytes + size > IN_FLIGHT_BYTES:
                 return
             fetch = queue.popleft()
             fetch.is_started = True
             self._connected += 1
             self._running += 1
             self._running_bytes += size
+            self._holds(self._running_bytes)
             self._threads.submit(self._run, fetch)
 
     def _run(self, fetch: Fetch) -> None:
@@ -244,6 +249,7 @@ class InFlight:
                 self._done(fetch)
                 self._running -= 1
                 self._running_bytes -= fetch.count * GRANULE_BYTES
+                self._holds(self._running_bytes)
                 if data is None and fetch.store_failed:
                     # The others would each wait for the store until their time is up.
                     self._drop(list(self._prefetched))

@@ -12,16 +12,25 @@ _Key = tuple[bytes, int]
 
 
 class RecentRuns:
-    """Runs of granules, the least recently used given up beyond a bound in bytes. Thread-safe."""
+    """Runs of granules, the least recently used given up beyond a bound in bytes. Thread-safe.
+
+    A run is ``bytes`` or a view that cannot be written to.
+    """
 
     def __init__(self, bound_bytes: int) -> None:
         self._bound = bound_bytes
         self._held = 0
-        self._runs: OrderedDict[_Key, bytes] = OrderedDict()
+        self._runs: OrderedDict[_Key, bytes | memoryview] = OrderedDict()
         self._by_granule: dict[_Key, _Key] = {}
         self._lock = threading.Lock()
 
-    def add(self, pack: PackId, first: int, data: bytes) -> None:
+    def limit(self, bound_bytes: int) -> None:
+        """Changes the bound."""
+        with self._lock:
+            self._bound = bound_bytes
+            self._shrink()
+
+    def add(self, pack: PackId, first: int, data: bytes | memoryview) -> None:
         """Keeps a run that begins with the granule ``first``."""
         key = (pack, first)
         with self._lock:
@@ -30,8 +39,23 @@ class RecentRuns:
             self._held += len(data)
             for number in _granules(first, data):
                 self._by_granule[pack, number] = key
-            while self._held > self._bound and len(self._runs) > 1:
-                self._remove(next(iter(self._runs)))
+            self._shrink()
+
+    def view(self, pack: PackId, start: int, length: int) -> memoryview | None:
+        """Returns the bytes ``[start, start + length)`` of a pack if one run has them all."""
+        number = start // GRANULE_BYTES
+        with self._lock:
+            key = self._by_granule.get((pack, number))
+            if key is None:
+                return None
+            run = self._runs[key]
+            at = start - key[1] * GRANULE_BYTES
+            if at + length > len(run):
+                return None
+            self._runs.move_to_end(key)
+            if number == key[1]:
+                self._read_through(pack, number)
+            return memoryview(run)[at : at + length]
 
     def pieces(self, pack: PackId, first: int, last: int) -> dict[int, memoryview]:
         """Returns those of the granules ``first`` to ``last`` that are here, by number."""
@@ -70,6 +94,10 @@ class RecentRuns:
             for key in [key for key in self._runs if key[0] == pack]:
                 self._remove(key)
 
+    def _shrink(self) -> None:
+        while self._held > self._bound and len(self._runs) > 1:
+            self._remove(next(iter(self._runs)))
+
     def _remove(self, key: _Key) -> None:
         data = self._runs.pop(key, None)
         if data is not None:
@@ -79,5 +107,5 @@ class RecentRuns:
                     del self._by_granule[key[0], number]
 
 
-def _granules(first: int, data: bytes) -> range:
+def _granules(first: int, data: bytes | memoryview) -> range:
     return range(first, first - (-len(data) // GRANULE_BYTES))

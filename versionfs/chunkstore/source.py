@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from versionfs.objectstore import ObjectStore
 from versionfs.pack import pack_key
 from versionfs.types import PackId
+
+VIEW_BYTES: Final = 96 * 1024
+"""Shorter reads return bytes of their own. Longer ones may return a view of more."""
 
 
 class Scan(IntEnum):
@@ -36,10 +39,13 @@ class PackSource(Protocol):
     def is_cached(self) -> bool:
         """Whether bytes may come from a cache: then what is damaged can be fetched again."""
 
-    def read(self, pack: PackId, start: int, length: int, scan: int = Scan.NONE) -> bytes:
+    def read(
+        self, pack: PackId, start: int, length: int, scan: int = Scan.NONE
+    ) -> bytes | memoryview:
         """Returns the bytes ``[start, start + length)`` of a pack; fewer if that ends earlier.
 
-        ``scan`` is a :class:`Scan`.
+        ``scan`` is a :class:`Scan`. A view is of a large buffer, which is not used again for as
+        long as the view lives: who keeps it keeps all of that.
 
         Raises:
             NotFoundError: there is no such pack.

@@ -10,6 +10,7 @@ from versionfs.objectstore.probe import is_scratch, probe_conditional_writes
 from versionfs.objectstore.protocol import (
     ObjectInfo,
     ObjectStore,
+    ReadsInto,
     RequestStatistics,
     Version,
     validate_key,
@@ -21,6 +22,7 @@ __all__ = [
     "LocalStore",
     "ObjectInfo",
     "ObjectStore",
+    "ReadsInto",
     "RequestStatistics",
     "Version",
     "WouldBlock",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, NewType, Protocol
+from typing import Final, NamedTuple, NewType, Protocol, runtime_checkable
 
 from versionfs.errors import InvalidInputError
 
@@ -204,4 +204,20 @@ class ObjectStore(Protocol):
 
     def statistics(self) -> RequestStatistics:
         """Returns what was asked of the server so far; zeros for a store without one."""
+        ...
+
+
+@runtime_checkable
+class ReadsInto(Protocol):
+    """What an object store may do besides: read into memory that the caller has."""
+
+    def read_into(self, key: str, start: int, buffer: memoryview) -> int:
+        """Reads the bytes from ``start`` on into a buffer, as many as fit; returns how many.
+
+        Fewer than fit are all up to the end of the object. Until it returns, and when it raises,
+        the buffer's content is undefined.
+
+        Raises:
+            NotFoundError: there is no such object.
+        """
         ...

@@ -34,6 +34,7 @@ from versionfs.objectstore.protocol import (
     validate_prefix,
 )
 from versionfs.objectstore.retry import AttemptFailedError, Retries
+from versionfs.objectstore.s3body import read_body, read_body_into
 from versionfs.objectstore.s3client import S3Requests
 from versionfs.objectstore.s3errors import (
     ConditionFailedError,
@@ -99,10 +100,24 @@ class S3Store:
         try:
             if start == 0 and length is None:
                 return self._read(key)[0]
-            return self._get_range(key, start, length)
+            data = self._get_range(key, start, length)
         except OutOfRangeError:
             self.size(key)  # a range of a tombstone is out of range as well
             return b""
+        assert isinstance(data, bytes)
+        return data
+
+    def read_into(self, key: str, start: int, buffer: memoryview) -> int:
+        """See ``ReadsInto.read_into``."""
+        if start < 0 or not buffer:
+            raise ValueError(f"a range of {len(buffer)} bytes at {start}")
+        try:
+            count = self._get_range(key, start, len(buffer), buffer)
+        except OutOfRangeError:
+            self.size(key)
+            return 0
+        assert isinstance(count, int)
+        return count
 
     def size(self, key: str) -> int:
         """See ``ObjectStore.size``."""
@@ -191,34 +206,41 @@ class S3Store:
 
         return self._requests.send("get", key, fetch)
 
-    def _get_range(self, key: str, start: int, length: int | None) -> bytes:
+    def _get_range(
+        self, key: str, start: int, length: int | None, buffer: memoryview | None = None
+    ) -> bytes | int:
+        """Reads a range with one request: the bytes, or into a buffer; then, how many that were."""
         name = self._name(key)
         last = "" if length is None else str(start + length - 1)
 
-        def fetch(client: S3Client) -> bytes:
+        def fetch(client: S3Client) -> bytes | int:
             reply: Any = client.get_object(
                 Bucket=self._bucket, Key=name, Range=f"bytes={start}-{last}"
             )
-            data = self._body(reply)
             said = reply.get("ContentRange")
-            if said is None:  # the server knows no ranges, and sent all
-                if not data or start >= len(data):
-                    raise OutOfRangeError
-                return data[start:] if length is None else data[start : start + length]
-            _check_range(said, start, length, len(data))
-            return data
+            if said is not None and buffer is not None:
+                count = read_body_into(reply, buffer)
+                if count is not None:
+                    self._requests.received(count)
+                    _check_range(said, start, length, count)
+                    return count
+            data = self._body(reply)
+            if said is not None:
+                _check_range(said, start, length, len(data))
+            elif not data or start >= len(data):  # the server knows no ranges, and sent all
+                raise OutOfRangeError
+            else:
+                data = data[start:] if length is None else data[start : start + length]
+            if buffer is None:
+                return data
+            buffer[: len(data)] = data
+            return len(data)
 
         return self._retries.run(f"GET {key}", lambda: self._requests.send("get", key, fetch))
 
     def _body(self, reply: Any) -> bytes:
-        body = reply["Body"]
-        try:
-            data: bytes = body.read()
-        finally:
-            body.close()
+        data = read_body(reply)
         self._requests.received(len(data))
-        if len(data) != reply.get("ContentLength", len(data)):
-            raise AttemptFailedError("the reply was cut short", reached=True, maybe_done=True)
         return data
 
     # -- writing ---------------------------------------------------------------------------------

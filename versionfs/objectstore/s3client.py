@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -195,10 +196,11 @@ def _session() -> Session:
 def _parse_time(value: Any) -> datetime:
     """Returns a time of a reply. A list holds 1,000; botocore's own way takes 0.15 ms for each."""
     if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            found = datetime.fromisoformat(value)
-            if found.tzinfo is not None:
-                return found
+        for parse in (datetime.fromisoformat, parsedate_to_datetime):
+            with contextlib.suppress(ValueError, TypeError):
+                found = parse(value)
+                if found.tzinfo is not None:
+                    return found
     return parse_timestamp(value)
 
 

@@ -12,10 +12,10 @@ from typing import Final
 
 from versionfs.chunkstore import PackRange, PackSource
 
-FIRST_BYTES: Final = int(__import__("os").environ.get("FIRST_BYTES", 0)) or (16 * 1024 * 1024)
-MOST_BYTES: Final = int(__import__("os").environ.get("MOST_BYTES", 0)) or (48 * 1024 * 1024)
+FIRST_BYTES: Final = 16 * 1024 * 1024
+MOST_BYTES: Final = 40 * 1024 * 1024
 _GROWTH: Final = 3
-_REQUEST_BYTES: Final = int(__import__("os").environ.get("_REQUEST_BYTES", 0)) or (8 * 1024 * 1024)
+_REQUEST_BYTES: Final = 8 * 1024 * 1024
 """What is asked for at a time, once the window is large: a request costs processor time."""
 _REST_BYTES: Final = 1024 * 1024
 """So little of a pack is not left for a request of its own."""

@@ -13,6 +13,10 @@ from versionfs.errors import StorageTransientError
 from versionfs.types import PackId
 
 
+def _holds(_bytes: int) -> None:
+    pass
+
+
 def test_a_request_that_no_thread_came_to_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -24,7 +28,7 @@ def test_a_request_that_no_thread_came_to_is_not_waited_for(
         hold.wait(30)
         return b"x"
 
-    requests = InFlight(get, lambda _fetch, _data: None, lambda _pack, _number: False, 2)
+    requests = InFlight(get, lambda _fetch, _data: None, lambda _pack, _number: False, _holds, 2)
     # As if the threads were busy writing what arrived.
     requests._threads.shutdown()
     requests._threads = ThreadPoolExecutor(1)
@@ -60,7 +64,7 @@ def test_what_waits_behind_a_store_that_is_away_fails_with_it() -> None:
         hold.wait(30)
         raise StorageTransientError("no answer")
 
-    requests = InFlight(get, lambda _fetch, _data: None, lambda _pack, _number: False, 1)
+    requests = InFlight(get, lambda _fetch, _data: None, lambda _pack, _number: False, _holds, 1)
     asked = [
         fetch
         for number in range(20)

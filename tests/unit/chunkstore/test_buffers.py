@@ -1,0 +1,117 @@
+"""Memory that is used again: never while somebody may still read what is in it."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.support.remote import FillingFolder
+from versionfs.chunking import chunk_id
+from versionfs.chunkstore import DiskCache, FetchingSource, PackRange, PackReader
+from versionfs.chunkstore.buffers import Buffers
+from versionfs.chunkstore.fetching import _BUFFERS
+from versionfs.chunkstore.source import VIEW_BYTES
+from versionfs.pack import pack_key
+from versionfs.types import Location, PackId
+
+MIB = 1 << 20
+SIZE = 300_000
+
+
+def test_a_piece_is_free_again_when_no_view_of_it_is_left() -> None:
+    buffers = Buffers(SIZE, 1)
+    view = buffers.take(100)
+    assert view is not None
+    view[:] = bytes(100)
+    part = view[10:20].toreadonly()
+    del view
+    assert buffers.take(1) is None, "a part of it is in use"
+    del part
+    assert buffers.take(SIZE) is not None
+    assert buffers.made == 1
+
+
+def test_there_are_no_more_pieces_than_said_and_none_larger() -> None:
+    buffers = Buffers(SIZE, 3)
+    assert buffers.take(SIZE + 1) is None
+    held = [buffers.take(1) for _ in range(3)]
+    assert None not in held
+    assert buffers.take(1) is None
+    assert buffers.made == 3
+
+
+def test_threads_never_share_a_piece() -> None:
+    buffers = Buffers(SIZE, 4)
+    barrier = threading.Barrier(8)
+
+    def work(number: int) -> int:
+        barrier.wait(20)
+        taken = 0
+        for _ in range(300):
+            view = buffers.take(1000)
+            if view is not None:
+                taken += 1
+                view[:] = bytes([number]) * 1000
+                assert view == bytes([number]) * 1000
+        return taken
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(work, range(8)))
+    assert buffers.made <= 4
+
+
+def test_what_a_reader_keeps_is_not_overwritten_by_what_is_fetched_next(tmp_path: Path) -> None:
+    remote = FillingFolder(tmp_path / "store")
+    packs = [PackId(bytes([number]) * 32) for number in range(24)]
+    data = {pack: random.Random(pack).randbytes(4 * MIB) for pack in packs}
+    for pack in packs:
+        remote.inner.put(pack_key(pack), data[pack])
+    source = FetchingSource(remote, DiskCache(tmp_path / "cache", 1 << 30), 8)
+    kept = []
+    for pack in packs:
+        source.prefetch([PackRange(pack, 0, 4 * MIB)], None)
+        kept.append((pack, source.read(pack, 70_000, 2 * MIB)))
+    for pack, read in kept:
+        assert read == data[pack][70_000 : 70_000 + 2 * MIB]
+    assert any(isinstance(read, memoryview) for _, read in kept)
+    assert source._buffers.made <= _BUFFERS
+    source.close()
+
+
+def test_reading_on_takes_the_same_memory_again(tmp_path: Path) -> None:
+    remote = FillingFolder(tmp_path / "store")
+    source = FetchingSource(remote, DiskCache(tmp_path / "cache", 1 << 30), 4)
+    reader = PackReader(source, 64 * MIB)
+    size = 250_000
+    for number in range(60):
+        pack = PackId(bytes([number]) * 32)
+        body = random.Random(number).randbytes(size)
+        remote.inner.put(pack_key(pack), b"\0" + (body + b"\0") * 16)
+        source.prefetch([PackRange(pack, 0, 4 * MIB)], None)
+        for block in range(16):
+            at = Location(pack, block * (size + 1), size + 1, 0, size)
+            assert reader.chunk(chunk_id(body), at) == body
+    gc.collect()
+    assert source._buffers.made <= _BUFFERS
+    assert source._buffers.take(1) is not None or source._recent._held > 24 * MIB
+    assert reader._held == 0, "blocks that are views are no part of the cache of decoded blocks"
+    source.close()
+
+
+def test_what_is_kept_of_a_little_is_its_own(tmp_path: Path) -> None:
+    remote = FillingFolder(tmp_path / "store")
+    pack = PackId(b"\1" * 32)
+    remote.inner.put(pack_key(pack), bytes(4 * MIB))
+    source = FetchingSource(remote, DiskCache(tmp_path / "cache", 1 << 30), 4)
+    source.read(pack, 0, 4 * MIB)
+    assert isinstance(source.read(pack, 0, VIEW_BYTES), memoryview)
+    assert isinstance(source.read(pack, 0, VIEW_BYTES - 1), bytes)
+    # So are nodes and files that share a block, which their readers keep for long.
+    reader = PackReader(source, 64 * MIB)
+    at = Location(pack, 0, 2 * VIEW_BYTES, 0, 100)
+    kept = reader.read(at, lambda found: found, scan=True)
+    assert isinstance(kept.obj, bytes)
+    source.close()

@@ -1,0 +1,52 @@
+"""Memory for large replies that is used again: new pages cost more than filling them."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import sys
+import threading
+from typing import Final
+
+_HUGE_PAGE_BYTES: Final = 2 * 1024 * 1024
+_ALONE: Final = 3
+"""References to a piece that nobody has a view of: the list, the loop, and who asks for them."""
+
+
+class Buffers:
+    """At most ``count`` pieces of ``size_bytes`` each. Thread-safe.
+
+    A piece is given out as a view and is free again when no view of it is left, in whatever hands:
+    nothing is ever overwritten that somebody may still read. Pieces begin at a page, as direct
+    writes need it.
+    """
+
+    def __init__(self, size_bytes: int, count: int) -> None:
+        self._size = size_bytes
+        self._count = count
+        self._pieces: list[mmap.mmap] = []
+        self._lock = threading.Lock()
+
+    @property
+    def made(self) -> int:
+        """How many pieces there are, free or not."""
+        return len(self._pieces)
+
+    def take(self, length: int) -> memoryview | None:
+        """Returns ``length`` bytes to write to, of any content; None if no piece is free."""
+        if length > self._size:
+            return None
+        with self._lock:
+            for piece in self._pieces:
+                if sys.getrefcount(piece) == _ALONE:
+                    return memoryview(piece)[:length]
+            if len(self._pieces) >= self._count:
+                return None
+            piece = mmap.mmap(-1, self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with contextlib.suppress(OSError):
+                # One fault for 2 MiB instead of 512. Not every kernel has them.
+                piece.madvise(
+                    mmap.MADV_HUGEPAGE, 0, self._size // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES
+                )
+            self._pieces.append(piece)
+            return memoryview(piece)[:length]
