@@ -11,6 +11,10 @@ from versionfs.errors import CorruptionError
 from versionfs.fuse.refresher import Refresher
 
 
+def _nothing(_: object) -> None:
+    pass
+
+
 class Moves:
     """A file system in which four repositories moved at once, one of which is damaged."""
 
@@ -46,7 +50,7 @@ class _Work:
 def _poll_until(moves: Moves, is_enough: Callable[[], bool]) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Refresher(moves, every_seconds=0.0).poll)  # type: ignore[arg-type]
+            nursery.start_soon(Refresher(moves, _nothing, every_seconds=0.0).poll)  # type: ignore[arg-type]
             with trio.fail_after(30):
                 while not is_enough():
                     await trio.lowlevel.checkpoint()

@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
@@ -68,3 +69,11 @@ def load() -> Accelerator | None:
 def loaded() -> Accelerator | None:
     """Returns the compiled part if :meth:`load` found it."""
     return _loaded
+
+
+def added_to(requests: Mapping[str, int]) -> dict[str, int]:
+    """Returns counts of requests by kind with those that were answered here."""
+    total = Counter(requests)
+    if _loaded is not None:
+        total.update({kind: count for kind, count in _loaded.counts().items() if count})
+    return dict(total)

@@ -26,6 +26,7 @@ import trio
 from versionfs.errors import MountError, VersionFSError
 from versionfs.fuse import accelerator, answering, control, registry, spin
 from versionfs.fuse.answers import answers
+from versionfs.fuse.dropping import Dropper
 from versionfs.fuse.mountpoint import FILE_SYSTEM, set_read_ahead
 from versionfs.fuse.operations import TASKS, Operations
 from versionfs.fuse.refresher import Refresher
@@ -146,9 +147,12 @@ async def _serve(
     ready: Callable[[], None],
 ) -> None:
     every_seconds = None if store.objects.is_local else request.settings.refresh_seconds
-    refresher = Refresher(filesystem, every_seconds=every_seconds)
+    drop = Dropper()
+    refresher = Refresher(filesystem, drop, every_seconds=every_seconds)
     branches = filesystem.branches
-    workspaces = None if branches is None else WorkspaceService(store, branches, refresher.refresh)
+    workspaces = (
+        None if branches is None else WorkspaceService(store, branches, refresher.refresh, drop)
+    )
 
     async def answer(message: control.Request) -> control.Reply:
         match message.get("op"):
@@ -161,8 +165,10 @@ async def _serve(
             case "statistics":
                 # The size of the disk cache may have to be counted.
                 transfers = await trio.to_thread.run_sync(store.transfers)
+                found = filesystem.statistics()
+                requests = accelerator.added_to(found.requests)
                 return {
-                    "statistics": asdict(filesystem.statistics()),
+                    "statistics": asdict(replace(found, requests=requests)),
                     "transfers": asdict(transfers),
                 }
             case "stop":
@@ -189,6 +195,7 @@ async def _serve(
         nursery.start_soon(stop_on_signal)
         nursery.start_soon(answering.serve, listener, answer)
         nursery.start_soon(refresher.poll)
+        nursery.start_soon(drop.repeat)
         if workspaces is not None and request.auto_commit not in (None, ON_UNMOUNT):
             assert request.auto_commit is not None
             nursery.start_soon(_commit_every, workspaces, float(request.auto_commit), request)

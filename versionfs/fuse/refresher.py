@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import random
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-import pyfuse3
 import trio
 
 from versionfs.errors import StorageTransientError
@@ -28,38 +26,6 @@ _JITTER: Final = 0.2
 _IDLE_SHARE: Final = 20
 """A poll that takes long (many refs, a slow disk) is followed by a pause this many times longer."""
 
-_HARMLESS: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EBUSY)
-"""The kernel does not know what it should drop, or it is in use and was marked already."""
-
-
-def invalidate(batch: list[Invalidation]) -> None:
-    """Tells the kernel to drop entries and attributes.
-
-    Never from the thread that serves requests: the kernel may hold a lock that a request waits for.
-    """
-    for number, name in batch:
-        _drop(number, name)
-    drop_listings(batch)
-
-
-def drop_listings(batch: list[Invalidation]) -> set[int]:
-    """Tells the kernel to drop what it keeps of the listings of directories; returns those."""
-    numbers = {number for number, name in batch if name is not None}
-    for number in numbers:
-        _drop(number, None, attr_only=False)
-    return numbers
-
-
-def _drop(number: int, name: bytes | None, *, attr_only: bool = True) -> None:
-    try:
-        if name is None:
-            pyfuse3.invalidate_inode(number, attr_only=attr_only)
-        else:
-            pyfuse3.invalidate_entry(number, name)
-    except OSError as error:
-        if error.errno not in _HARMLESS:
-            log.warning("cannot invalidate %r in inode %d: %s", name, number, error)
-
 
 class Refresher:
     """Refreshes a file system when told to, or when polling finds that refs moved."""
@@ -67,7 +33,7 @@ class Refresher:
     def __init__(
         self,
         filesystem: FileSystem,
-        drop: Callable[[list[Invalidation]], None] = invalidate,
+        drop: Callable[[list[Invalidation]], None],
         *,
         every_seconds: float | None = None,
     ) -> None:

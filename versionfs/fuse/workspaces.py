@@ -26,7 +26,6 @@ import trio
 
 from versionfs.errors import InvalidInputError, NotFoundError, StorageError, VersionFSError
 from versionfs.fuse.changes import encode_change, encode_result
-from versionfs.fuse.refresher import invalidate
 from versionfs.repo import Store
 from versionfs.vfs import Branch, Branches, Invalidation
 from versionfs.workspace import (
@@ -56,7 +55,7 @@ class WorkspaceService:
         store: Store,
         branches: Branches,
         moved: Callable[[str], Awaitable[None]],
-        drop: Callable[[list[Invalidation]], None] = invalidate,
+        drop: Callable[[list[Invalidation]], None],
     ) -> None:
         """Makes the service; ``moved`` is awaited when a branch of a repository has moved."""
         self._store = store

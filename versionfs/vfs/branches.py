@@ -124,8 +124,9 @@ class Branches:
             if callable(step):
                 yield step
             else:
+                folders = branch.workspace.names.folders
                 yield [
-                    Invalidation(number, dropped.name)
+                    Invalidation(number, dropped.name, dropped.number in folders)
                     for dropped in step
                     for number in self.shown_numbers(branch, dropped.number)
                 ]

@@ -32,11 +32,24 @@ class Located(NamedTuple):
     root: Entry
 
 
+_COUNTING_BITS: Final = 61
+
+
 class Invalidation(NamedTuple):
-    """What the kernel must drop: the entry ``name`` of a directory, or its attributes (None)."""
+    """What the kernel must drop: the entry ``name`` of a directory, or attributes (None).
+
+    ``is_branch_folder`` says that these are those of a directory in a branch folder.
+    """
 
     number: int
     name: bytes | None
+    is_branch_folder: bool = False
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether they are those of a directory, whose names may have changed with them."""
+        # Whatever is told of snapshots is a directory; their numbers count up.
+        return self.name is None and (self.is_branch_folder or not self.number >> _COUNTING_BITS)
 
 
 _Pair = tuple[Entry | None, Entry | None]
