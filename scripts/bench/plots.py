@@ -73,6 +73,7 @@ def _targets(results: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     axes.set_xticks(
         [0.1, 0.25, 0.5, 1, 2, 4, 10], ["0.1", "¼", "½", "reached", "2 ×", "4 ×", "10 ×"]
     )
+    axes.tick_params(axis="x", which="minor", bottom=False)
     axes.set_yticks(range(len(values)), labels, fontsize=7)
     axes.invert_yaxis()
     axes.set_title("Measured ratio over its target", fontsize=10)

@@ -21,6 +21,8 @@ PAGE: Final = "benchmarks.md"
 FILE: Final = "benchmarks/results.json"
 NOTES: Final = "benchmarks/notes"
 
+_FOLDERS: Final = ("--folder", "--code")
+
 Results = dict[str, Any]
 
 
@@ -70,13 +72,14 @@ def results_of(bench: Bench, arguments: Sequence[str]) -> Results:
 
 
 def without_folder(arguments: Sequence[str]) -> list[str]:
-    """Returns arguments without the folder: it says something about a machine, not the figures."""
+    """Returns arguments without folders: they say something about a machine, not the figures."""
     kept: list[str] = []
     skip = False
     for word in arguments:
-        if not skip and not word.startswith("--folder"):
+        option, _, value = word.partition("=")
+        if not skip and option not in _FOLDERS:
             kept.append(word)
-        skip = word == "--folder"
+        skip = option in _FOLDERS and not value
     return kept
 
 

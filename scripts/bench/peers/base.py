@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -43,9 +44,11 @@ class Peer:
         raise NotImplementedError
 
 
-def first_line(*words: str | Path) -> str:
-    """Returns the first line that a program writes to either output; "?" if it fails."""
+def said_version(*words: str | Path) -> str:
+    """Returns the first version number in what a program writes to either output; "?" if none."""
     try:
-        return command("sh", "-c", '"$@" 2>&1 | head -1', "sh", *words).strip() or "?"
+        said = command("sh", "-c", '"$@" 2>&1 | head -1', "sh", *words)
     except ProgramError:
         return "?"
+    found = re.search(r"\d+(\.\d+)*", said)
+    return found[0] if found else "?"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.bench.peers.base import Peer, first_line
+from scripts.bench.peers.base import Peer, said_version
 from scripts.bench.programs import PROGRAMS, command, foreground_mount
 
 
@@ -23,7 +23,7 @@ class Borg(Peer):
         self._numbers = itertools.count()
 
     def version(self) -> str:
-        return first_line("borg", "--version")
+        return said_version("borg", "--version")
 
     def create(self, store: Path) -> None:
         super().create(store)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.bench.peers.base import Peer, first_line
+from scripts.bench.peers.base import Peer, said_version
 from scripts.bench.programs import command, foreground_mount
 
 
@@ -18,7 +18,7 @@ class Casync(Peer):
     occasional = True
 
     def version(self) -> str:
-        return first_line("casync", "--version")
+        return said_version("casync", "--version")
 
     def take(self, store: Path, source: Path) -> None:
         command(

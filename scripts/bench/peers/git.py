@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.bench.peers.base import Peer, first_line
+from scripts.bench.peers.base import Peer, said_version
 from scripts.bench.programs import PROGRAMS, command
 
 IDENTITY = {
@@ -25,7 +25,7 @@ class Git(Peer):
     occasional = True
 
     def version(self) -> str:
-        return first_line("git", "--version")
+        return said_version("git", "--version")
 
     def create(self, store: Path) -> None:
         super().create(store)
@@ -45,7 +45,7 @@ class Dvc(Peer):
     occasional = True
 
     def version(self) -> str:
-        return first_line(self.program, "--version")
+        return said_version(self.program, "--version")
 
     def create(self, store: Path) -> None:
         super().create(store)

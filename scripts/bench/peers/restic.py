@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.bench.peers.base import Peer, first_line
+from scripts.bench.peers.base import Peer, said_version
 from scripts.bench.programs import command, foreground_mount
 
 
@@ -18,7 +18,7 @@ class Restic(Peer):
     occasional = True
 
     def version(self) -> str:
-        return first_line("restic", "version")
+        return said_version("restic", "version")
 
     def create(self, store: Path) -> None:
         super().create(store)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.bench.peers.base import Peer, first_line
+from scripts.bench.peers.base import Peer, said_version
 from scripts.bench.programs import command, foreground_mount
 
 
@@ -21,7 +21,8 @@ class Squashfs(Peer):
         return super().available() and shutil.which("mksquashfs") is not None
 
     def version(self) -> str:
-        return f"{first_line('squashfuse_ll', '--help')}; {first_line('mksquashfs', '-version')}"
+        mksquashfs = said_version("mksquashfs", "-version")
+        return f"{said_version('squashfuse_ll', '--help')}, mksquashfs {mksquashfs}"
 
     def take(self, store: Path, source: Path, *options: str) -> None:
         (store / "image").unlink(missing_ok=True)
