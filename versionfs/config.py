@@ -11,14 +11,10 @@ import contextlib
 import os
 import pwd
 import re
-import socket
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-
-import platformdirs
 
 from versionfs.errors import InvalidInputError
 
@@ -103,6 +99,8 @@ def load_settings(
     if home_path is not None:
         folders = (home_path / "store", home_path / "cache", home_path / "state", home_path)
     else:
+        import platformdirs
+
         folders = (
             platformdirs.user_data_path(_APPLICATION) / "store",
             platformdirs.user_cache_path(_APPLICATION),
@@ -153,6 +151,8 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise InvalidInputError(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{file} is not a TOML file: not UTF-8") from error
+    import tomllib
+
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -248,4 +248,4 @@ def _default_author(environ: Mapping[str, str]) -> str:
             user = pwd.getpwuid(os.getuid()).pw_name
         except KeyError:  # a container with a user id that no file knows
             user = f"uid{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
+    return f"{user}@{os.uname().nodename}"

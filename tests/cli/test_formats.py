@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -88,3 +89,23 @@ def test_managing_mounts_does_not_load_what_serves_them():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_import_into_a_folder_loads_nothing_that_it_does_not_need(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_bytes(b"1")
+    code = (
+        "import sys; from versionfs.cli.main import main; main(sys.argv[1:]);"
+        "heavy = {'pyfuse3', 'trio', 'rich', 'boto3', 'botocore', 'tarfile', 'tempfile', 'email',"
+        " 'ulid', 'difflib', 'tomllib', 'platformdirs', 'importlib.metadata', 'typing_extensions',"
+        " 'pyfastcdc', 'socket'};"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "import", str(tmp_path / "source"), "photos"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"VERSIONFS_HOME": str(tmp_path / "home")},
+    )
+    assert done.stderr == "[]\n"

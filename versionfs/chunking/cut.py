@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from pyfastcdc import FastCDC
-
 from versionfs.errors import UnsupportedFormatError
 
 ALGORITHM: Final = "fastcdc-2020-nc1"
@@ -66,6 +64,8 @@ class Cutter:
 
     def __init__(self, parameters: ChunkingParameters) -> None:
         self._parameters = parameters
+        from pyfastcdc import FastCDC  # not needed by who reads, nor for small files
+
         self._fastcdc = FastCDC(
             parameters.average_bytes,
             min_size=parameters.min_bytes,

@@ -17,12 +17,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from ulid import ULID
-
 from versionfs.chunking import stamp
 from versionfs.errors import CorruptionError, UnsupportedFormatError
 from versionfs.index import ChunkIndex, IndexDamagedError
 from versionfs.objectstore import ObjectStore
+from versionfs.objectstore.naming import new_ulid
 from versionfs.pack import PackIndex, PackKind, entry_bytes
 from versionfs.types import ID_BYTES, STAMP_BYTES, PackId
 
@@ -144,7 +143,7 @@ class SegmentWriter:
     def _put(self, packs: list[SegmentPack]) -> None:
         if not packs:
             return
-        name = str(ULID())
+        name = new_ulid()
         self._objects.put(SEGMENT_PREFIX + name, encode_segment(packs))
         if self._index is not None:
             try:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +52,8 @@ def _report(session: Session, error: Exception) -> int:
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if session.debug and not isinstance(error, click.ClickException):
+        import traceback
+
         traceback.print_exception(error)
     session.tell_errors(getattr(error, "message", None))
     if isinstance(error, VersionFSError):
@@ -117,6 +117,9 @@ def _abandon_stdout() -> None:
 
 
 def _write_traceback(session: Session, error: Exception) -> Path | None:
+    import tempfile
+    import traceback
+
     text = "".join(traceback.format_exception(error))
     name = f"versionfs-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.log"
     try:

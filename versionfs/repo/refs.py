@@ -13,8 +13,6 @@ import time
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from ulid import ULID
-
 from versionfs.errors import (
     ConflictError,
     CorruptionError,
@@ -23,6 +21,7 @@ from versionfs.errors import (
     VersionFSError,
 )
 from versionfs.objectstore import Version
+from versionfs.objectstore.naming import new_ulid
 from versionfs.repo.refcache import RefCache
 from versionfs.types import ID_BYTES, STAMP_BYTES, Location, NodeRef, PackId, Ref
 
@@ -165,7 +164,7 @@ class Refs:
             ConflictError: somebody else moved or made it first.
         """
         key = self.key(repository, kind, name)
-        ref = Ref(commit, str(ULID()), time.time_ns())
+        ref = Ref(commit, new_ulid(), time.time_ns())
         data = encode_ref(ref)
         if kind is RefKind.BRANCH:
             self._log(repository, name, old, commit, reason)
@@ -211,7 +210,7 @@ class Refs:
             "reason": reason,
             "time_ns": time.time_ns(),
         }
-        key = f"repos/{repository}/reflog/{name}/{ULID()}"
+        key = f"repos/{repository}/reflog/{name}/{new_ulid()}"
         self._objects.put(key, json.dumps(value, sort_keys=True).encode() + b"\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -186,6 +185,8 @@ def suggest(what: str, name: str, names: list[str]) -> str:
     """Returns a hint that names near or all existing names."""
     if not names:
         return f"there is no {what} yet"
+    import difflib  # only for a hint
+
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     plural = f"{what}es" if what.endswith("h") else f"{what}s"
     if what == "repository":

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from ulid import ULID
-
 from versionfs.chunking import BlockCodec, ChunkingParameters
 from versionfs.chunkstore import (
     DirectSource,
@@ -47,6 +45,7 @@ from versionfs.objectstore import (
     open_object_store,
     probe_conditional_writes,
 )
+from versionfs.objectstore.naming import new_ulid
 from versionfs.repo.commits import CommitReader
 from versionfs.repo.format import FORMAT_KEY, StoreFormat
 from versionfs.repo.history import ancestors
@@ -148,7 +147,7 @@ class Store:
             )
         if not objects.is_local:
             probe_conditional_writes(objects)
-        store_format = StoreFormat(str(ULID()), chunking or ChunkingParameters())
+        store_format = StoreFormat(new_ulid(), chunking or ChunkingParameters())
         try:
             objects.replace(FORMAT_KEY, store_format.encode(), None)
         except ConflictError as error:
@@ -240,7 +239,7 @@ class Store:
             InvalidInputError: it is not a repository name.
         """
         validate_name("repository", name)
-        value = {"created_ns": time.time_ns(), "nonce": str(ULID()), "version": 1}
+        value = {"created_ns": time.time_ns(), "nonce": new_ulid(), "version": 1}
         try:
             self.refcache.replace(_marker(name), json.dumps(value).encode() + b"\n", None)
         except ConflictError as error:

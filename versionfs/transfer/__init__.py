@@ -1,9 +1,18 @@
-"""Data in and out: import of folders, files and tars; export to a folder; clone of stores."""
+"""Data in and out: import of folders, files and tars; export to a folder; clone of stores.
 
-from versionfs.transfer.clone import ClonedRef, CloneProgress, CloneResult, Outcome, clone
-from versionfs.transfer.export import ExportProgress, ExportResult, export
-from versionfs.transfer.importer import ImportResult, import_source
-from versionfs.transfer.pipeline import ImportProgress
+A name is imported when it is asked for: the command line starts with what its command needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from versionfs.transfer.clone import ClonedRef, CloneProgress, CloneResult, Outcome, clone
+    from versionfs.transfer.export import ExportProgress, ExportResult, export
+    from versionfs.transfer.importer import ImportResult, import_source
+    from versionfs.transfer.pipeline import ImportProgress
 
 __all__ = [
     "CloneProgress",
@@ -18,3 +27,28 @@ __all__ = [
     "export",
     "import_source",
 ]
+
+_MODULES = {
+    "ClonedRef": "clone",
+    "CloneProgress": "clone",
+    "CloneResult": "clone",
+    "Outcome": "clone",
+    "clone": "clone",
+    "ExportProgress": "export",
+    "ExportResult": "export",
+    "export": "export",
+    "ImportResult": "importer",
+    "import_source": "importer",
+    "ImportProgress": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    loaded = importlib.import_module(f"{__name__}.{module}")
+    for other, where in _MODULES.items():
+        if where == module:  # All of them: the import has bound the module to its own name here.
+            globals()[other] = getattr(loaded, other)
+    return globals()[name]

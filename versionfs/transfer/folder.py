@@ -304,6 +304,7 @@ class FolderWalker:
                 status.st_size,
                 partial(self._read, record, None if racy else now),
                 partial(self._assembler.remove, name),
+                now,
             )
 
     def _read(self, record: list[bytes], now: bytes | None, entry: Entry, read_as: bytes) -> None:

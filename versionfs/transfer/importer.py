@@ -29,7 +29,6 @@ from versionfs.transfer.overlay import overlay
 from versionfs.transfer.pipeline import ImportProgress, Pipeline
 from versionfs.transfer.remembered import RememberedSource
 from versionfs.transfer.source import Source
-from versionfs.transfer.tarball import TarImport
 from versionfs.tree import edit_paths, empty_directory, same_entry
 from versionfs.types import NO_STAMP, Commit, Entry
 
@@ -223,6 +222,8 @@ def _read(
     """
     assembler = Assembler(store.trees, pipeline.metadata)
     if source.kind == "tar":
+        from versionfs.transfer.tarball import TarImport  # tarfile takes long to import
+
         assert source.stream is not None
         return TarImport(store, pipeline, assembler, failed, skipped).run(
             source.stream, source.name

@@ -160,18 +160,26 @@ class Pipeline:
             run()
 
     def file(
-        self, name: bytes, path: bytes, size: int, done: Done, gone: Callable[[], None]
+        self,
+        name: bytes,
+        path: bytes,
+        size: int,
+        done: Done,
+        gone: Callable[[], None],
+        listed: bytes = b"",
     ) -> None:
         """Hands in a file to be read.
 
         ``done`` gets its entry and what was seen of it as it was read; ``gone`` is called instead
-        when it could not be read.
+        when it could not be read. ``listed`` is what was seen of it before, if anything.
         """
         item = WaitingFile(name, path, done, gone)
+        item.size, item.seen = size, listed
         self._queue.append(item)
         self.files_read += 1
         if size > WHOLE_BYTES:
             self._submit_batch()
+            item.size = 0
             self._read_large(item)
         else:
             self._batch.append(item)
@@ -222,7 +230,7 @@ class Pipeline:
         if not self._batch:
             return
         batch, self._batch, self._batch_bytes = self._batch, [], 0
-        paths = [item.path for item in batch]
+        paths = [(item.path, item.size, item.seen) for item in batch]
         self._batch_number += 1
         if self._slow_source and self._batch_number % _PROBE_EVERY:
             future = self._readers.submit(self._read_batch, paths)
@@ -233,11 +241,12 @@ class Pipeline:
             self._slow_source = time.monotonic() - began > _SLOW_SECONDS * len(paths)
         self._batches.append((future, batch))
 
-    def _read_batch(self, paths: list[bytes]) -> list[FileRead | OSError]:
+    def _read_batch(self, files: list[tuple[bytes, int, bytes]]) -> list[FileRead | OSError]:
         results: list[FileRead | OSError] = []
-        for path in paths:
+        parameters = self._store.chunking
+        for path, size, listed in files:
             try:
-                results.append(read_whole(path, self._store.chunking))
+                results.append(read_whole(path, parameters, size if listed else -1, listed))
             except OSError as error:
                 results.append(error)
         return results
@@ -258,7 +267,7 @@ class Pipeline:
             if isinstance(result, OSError):
                 self._fail(item, result)
                 continue
-            item.seen = seen(result.status)
+            item.seen = result.seen
             item.attributes = Attributes.of(result.status, result.xattrs)
             for piece in result.pieces:
                 where = None if piece.data is None else next(placements)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple
 
 from versionfs.chunking import ChunkingParameters, Cutter, chunk_id
-from versionfs.transfer.attributes import read_xattrs
+from versionfs.transfer.attributes import read_xattrs, seen
 from versionfs.types import NO_ID, Xattrs
 
 WHOLE_BYTES: Final = 4 * 1024 * 1024
@@ -29,11 +29,12 @@ class Piece(NamedTuple):
 
 
 class FileRead(NamedTuple):
-    """A file's content as pieces, and the state in which it was read."""
+    """A file's content as pieces, and the state in which it was read (``attributes.seen`` too)."""
 
     status: os.stat_result
     xattrs: Xattrs
     pieces: list[Piece]
+    seen: bytes
 
 
 class ChangingError(OSError):
@@ -52,8 +53,13 @@ def same_content(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def read_whole(path: bytes, parameters: ChunkingParameters) -> FileRead:
+def read_whole(
+    path: bytes, parameters: ChunkingParameters, size: int = -1, listed: bytes = b""
+) -> FileRead:
     """Reads a small file; again when it changes meanwhile.
+
+    ``size`` and ``listed`` are what ``lstat`` said of it (``attributes.seen``), if that is known:
+    a file that is still so when it has been read did not change.
 
     Raises:
         ChangingError: it changed each time.
@@ -61,6 +67,13 @@ def read_whole(path: bytes, parameters: ChunkingParameters) -> FileRead:
     """
     descriptor = os.open(path, _OPEN)
     try:
+        if 0 <= size <= parameters.min_bytes:
+            data = os.pread(descriptor, size + 1, 0)
+            xattrs = read_xattrs(descriptor)
+            after = os.fstat(descriptor)
+            if len(data) == size and seen(after) == listed:
+                pieces = [Piece(size, chunk_id(data), data)] if data else []
+                return FileRead(after, xattrs, pieces, listed)
         before = os.fstat(descriptor)
         for _ in range(_ATTEMPTS):
             if before.st_size > _GROWN_BYTES:
@@ -69,7 +82,7 @@ def read_whole(path: bytes, parameters: ChunkingParameters) -> FileRead:
             xattrs = read_xattrs(descriptor)
             after = os.fstat(descriptor)
             if len(data) == after.st_size and same_content(before, after):
-                return FileRead(after, xattrs, cut_whole(data, parameters))
+                return FileRead(after, xattrs, cut_whole(data, parameters), seen(after))
             before = after
         raise ChangingError(path)
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import marshal
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import IO, Any, Final
@@ -38,6 +37,8 @@ def _merge(runs: list[IO[bytes]], last: list[Any]) -> Iterator[Any]:
 
 
 def _spill(items: list[Any]) -> IO[bytes]:
+    import tempfile
+
     items.sort()
     run = tempfile.TemporaryFile(prefix="versionfs-")  # noqa: SIM115 (closed by _merge)
     for at in range(0, len(items), _BLOCK_ITEMS):

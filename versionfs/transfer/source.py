@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from versionfs.errors import InvalidInputError
-from versionfs.transfer.tarstream import is_tar
 
 
 class Source:
@@ -58,6 +57,8 @@ class Source:
             raise InvalidInputError(
                 f"cannot read {name}: {error.strerror}", hint="check the path and the permissions"
             ) from error
+        from versionfs.transfer.tarstream import is_tar  # tarfile takes long to import
+
         try:
             if is_tar(stream):
                 stream.seek(0)

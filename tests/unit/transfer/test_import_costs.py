@@ -1,0 +1,151 @@
+"""What an import costs, counted: system calls, batches to compress, waits for the disk, modules."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.support.folders import write
+from tests.support.stores import LONG_AGO_NS, ROOT, bring, content, head
+from versionfs.chunking import BlockCodec
+from versionfs.chunking.blocks import BLOCK_TARGET_BYTES
+from versionfs.chunkstore import MetadataReader
+from versionfs.index.environment import Environment
+from versionfs.repo import Store
+
+
+class Counted:
+    """Counts calls of functions, which go on as they are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.calls: Counter[str] = Counter()
+
+    def __call__(self, owner: Any, name: str) -> None:
+        real: Callable[..., Any] = getattr(owner, name)
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            self.calls[name] += 1
+            return real(*arguments, **options)
+
+        self._monkeypatch.setattr(owner, name, counting)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(monkeypatch)
+
+
+def make_files(source: Path, folders: int, files: int, size: int = 5000) -> None:
+    random = Random(4)
+    for number in range(folders):
+        for file in range(files):
+            path = source / f"d{number:02d}" / f"f{file:03d}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, random.randbytes(size // 2).hex().encode())
+            os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
+
+
+def test_an_unchanged_source_costs_an_lstat_a_file(
+    store: Store, source: Path, counted: Counted
+) -> None:
+    folders, files = 5, 300
+    make_files(source, folders, files, 20)
+    bring(store, source)
+    store.trees.node(head(store).root.node)
+    for name in ("lstat", "open", "stat", "fstat", "listxattr", "scandir", "fsync", "readlink"):
+        counted(os, name)
+    counted(MetadataReader, "load")
+    counted(Environment, "write")
+    counted(Environment, "read")
+    again = bring(store, source)
+    assert (again.commit, again.files, again.files_read) == (None, folders * files, 0)
+    calls = counted.calls
+    assert 0 <= calls["lstat"] - folders * files - folders <= 20  # The rest: realpath.
+    # One for each folder, whatever is in it, and some for the store.
+    assert calls["scandir"] <= folders + 30
+    assert calls["listxattr"] == folders + 1
+    assert calls["open"] + calls["stat"] + calls["fstat"] <= 40
+    assert calls["fsync"] == 0
+    assert calls["write"] == 0
+    assert calls["read"] <= 2 * folders + 15
+    assert calls["load"] <= 2  # The root, and not the folders.
+
+
+def test_one_changed_file_reads_its_folder_alone(
+    store: Store, source: Path, counted: Counted
+) -> None:
+    make_files(source, 5, 300, 20)
+    bring(store, source)
+    changed = source / "d03" / "f007"
+    write(changed, b"another")
+    counted(MetadataReader, "load")
+    again = bring(store, source)
+    assert (again.files, again.files_read) == (1500, 1)
+    assert content(store, b"d03/f007") == b"another"
+    assert content(store, b"d03/f008") == (source / "d03" / "f008").read_bytes()
+    # The root, the folder and the leaves of it that hold the file or end it.
+    assert counted.calls["load"] <= 8
+
+
+def test_a_small_file_is_read_with_five_system_calls(
+    store: Store, source: Path, counted: Counted
+) -> None:
+    make_files(source, 2, 200)
+    for name in ("lstat", "open", "pread", "fstat", "stat"):
+        counted(os, name)
+    assert bring(store, source).files_read == 400
+    calls = counted.calls
+    assert calls["lstat"] <= 402 + 10
+    assert calls["open"] <= 400 + 120  # Of the store: packs, refs, locks.
+    assert calls["pread"] <= 400 + 60
+    assert calls["fstat"] <= 400 + 60
+    assert calls["stat"] <= 60
+
+
+def test_blocks_are_compressed_in_groups(store: Store, source: Path, counted: Counted) -> None:
+    make_files(source, 4, 200, 8000)
+    counted(BlockCodec, "encode_many")
+    counted(BlockCodec, "encode")
+    done = bring(store, source)
+    blocks = done.new_bytes // BLOCK_TARGET_BYTES
+    assert blocks > 90
+    assert counted.calls["encode_many"] <= blocks // 7 + 2
+    assert counted.calls["encode"] <= 12  # Nodes: about one block a folder.
+
+
+def test_waits_for_the_disk_do_not_grow_with_the_files(
+    store: Store, source: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring(store, source)
+    counted(os, "fsync")
+    write(source / "first", b"1")
+    bring(store, source)
+    for_one = counted.calls["fsync"]
+    counted.calls.clear()
+    make_files(source, 4, 200, 2000)
+    bring(store, source)
+    assert counted.calls["fsync"] <= for_one + 4  # Its packs may come into folders that are new.
+
+
+def test_a_library_user_loads_what_is_asked_for() -> None:
+    code = (
+        "import sys\n"
+        "from versionfs.transfer.clone import CloneResult\n"
+        "from versionfs.transfer import import_source, export, ImportResult\n"
+        "assert callable(import_source) and callable(export)\n"
+        "heavy = {'tarfile', 'ulid', 'email', 'importlib.metadata', 'tempfile', 'difflib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[]"
