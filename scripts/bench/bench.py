@@ -112,8 +112,13 @@ class Bench:
         stamp.write_text(wanted)
         return store
 
-    def mounting(self, name: str, source: Path, peers: Sequence[str]) -> list[Contender]:
-        """Returns those that show a data set as files: versionfs three times, and peers."""
+    def mounting(
+        self, name: str, source: Path, peers: Sequence[str], occasional: Sequence[str] = ()
+    ) -> list[Contender]:
+        """Returns those that show a data set as files: versionfs three times, and peers.
+
+        Those that are ``occasional`` are so for this work beside those that are always so.
+        """
         store = self.store_of(self.ours, name, source)
         contenders = [
             Contender(BRANCH, lambda: self._ordinary(store, snapshot=False)),
@@ -126,7 +131,7 @@ class Bench:
                 contender = Contender(
                     peer.name,
                     partial(peer.mount, theirs, self.point),
-                    peer.occasional,
+                    peer.occasional or peer.name in occasional,
                 )
                 self._check(contender, source)
             except (ProgramError, OSError) as error:

@@ -12,10 +12,10 @@ WARM_PASSES = 2
 
 def measure(bench: Bench) -> None:
     """Measures the first ``ls -l`` of a mount, and those after it."""
-    contenders = bench.mounting("wide", bench.data.wide(), PEERS)
+    contenders = bench.mounting("wide", bench.data.wide(), PEERS, ("borg",))
     for contender in bench.rounds_of(contenders):
         with bench.cold(contender) as folder:
-            for number in range(1 + WARM_PASSES):
+            for number in range(2 if contender.occasional else 1 + WARM_PASSES):
                 seconds = timed(list_long, folder / "all")
                 state = "warm" if number else "cold"
                 bench.note(f"listing.{state}", contender.name, seconds)

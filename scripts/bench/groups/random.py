@@ -12,7 +12,7 @@ PEERS = ("ext4", "squashfuse_ll", "borg", "restic")
 
 def measure(bench: Bench) -> None:
     """Measures random.cold."""
-    contenders = bench.mounting("mixed", bench.data.mixed(), PEERS)
+    contenders = bench.mounting("mixed", bench.data.mixed(), PEERS, ("borg",))
     for contender in bench.rounds_of(contenders):
         with bench.cold(contender) as folder:
             began = time.perf_counter()

@@ -16,7 +16,7 @@ def measure(bench: Bench) -> None:
     contenders = bench.mounting("mixed", bench.data.mixed(), PEERS)
     for contender in bench.rounds_of(contenders):
         with bench.cold(contender) as folder:
-            for number in range(1 + WARM_PASSES):
+            for number in range(2 if contender.occasional else 1 + WARM_PASSES):
                 began = time.perf_counter()
                 count = walk(folder / "small")
                 rate = count / (time.perf_counter() - began)
