@@ -107,7 +107,7 @@ make_venv() {
     stamp=$VENV/versionfs-installed${extra:+-$extra}
     wanted=$( (
         echo "$ROOT"
-        cat "$ROOT/pyproject.toml" "$ROOT/scripts/lib/build_hook.py" "$ROOT/versionfs/fuse/_accelerator.c"
+        cat "$ROOT/pyproject.toml" "$ROOT/scripts/lib/build_hook.py" "$ROOT"/versionfs/*/*.c
     ) | sha256sum)
     if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$VENV/bin/python" -c 'import pyfuse3' 2>/dev/null; then
         return

@@ -426,8 +426,15 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
                            struct fuse_file_info *fi)
 {
     if (is_armed(READDIR)) {
-        PyObject *arguments[] = {PyLong_FromUnsignedLongLong(fi->fh), PyLong_FromLongLong(off)};
-        PyObject *answer = ask(READDIR, arguments, 2);
+        PyObject *arguments[] = {PyLong_FromUnsignedLongLong(fi->fh), PyLong_FromLongLong(off),
+                                 PyLong_FromSize_t(size)};
+        PyObject *answer = ask(READDIR, arguments, 3);
+        if (answer != NULL && PyBytes_Check(answer)) {
+            answered[READDIR]++;
+            reply_bytes(req, answer);
+            Py_DECREF(answer);
+            return;
+        }
         if (answer != NULL && PyLong_Check(answer)) {
             answered[READDIR]++;
             reply_number(req, answer);

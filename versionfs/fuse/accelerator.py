@@ -12,12 +12,11 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, cast
+from typing import Any, Protocol, cast
+
+from versionfs.tree import SWITCH
 
 log = logging.getLogger(__name__)
-
-SWITCH: Final = "VERSIONFS_ACCELERATOR"
-"""Environment: 0 does without the compiled part."""
 
 Answer = Callable[..., Any]
 """Answers one kind of request. None: pyfuse3 shall do it; a negative number: an errno."""

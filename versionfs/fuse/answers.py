@@ -79,9 +79,10 @@ class Reading:
             return None
         return self._fs.opendir(number), self._fs.is_listing_kept(number)
 
-    def readdir(self, handle: int, start: int) -> object:
-        """Returns a generator of entries, and seconds."""
-        return self._fs.readdir(handle, start)
+    def readdir(self, handle: int, start: int, room: int) -> object:
+        """Returns packed entries; or a generator of entries, and seconds."""
+        packed = self._fs.readdir_packed(handle, start, room)
+        return self._fs.readdir(handle, start) if packed is None else packed
 
     def releasedir(self, handle: int) -> object:
         """Closes a directory."""
@@ -152,11 +153,11 @@ class Writing(Reading):
             return self._requests.opendir_now(number), True
         return super().opendir(number)
 
-    def readdir(self, handle: int, start: int) -> object:
-        """Returns a generator of entries, and seconds."""
+    def readdir(self, handle: int, start: int, room: int) -> object:
+        """Returns packed entries; or a generator of entries, and seconds."""
         if self._serves(handle):
             return self._requests.readdir_now(handle, start), DAY_SECONDS
-        return self._fs.readdir(handle, start)
+        return super().readdir(handle, start, room)
 
     def releasedir(self, handle: int) -> object:
         """Closes a directory."""

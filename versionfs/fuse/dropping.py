@@ -33,7 +33,7 @@ class Dropper:
         self._lock = threading.Lock()
 
     def __call__(self, batch: list[Invalidation]) -> None:
-        """Drops what is listed; with a name, also what the kernel keeps of its directory's names."""
+        """Drops what is listed; with a name, also what is kept of its directory's names."""
         listings = set()
         for item in batch:
             if item.name is None:

@@ -16,8 +16,10 @@ from versionfs.tree.merge import Conflict, MergeResult, merge_trees
 from versionfs.tree.node import Child, Inner, Leaf, decode_xattrs, encode_xattrs
 from versionfs.tree.numbers import (
     INDEX_MASK,
+    SWITCH,
     InodeTable,
     LeafTable,
+    compiled,
     place,
     split_place,
 )
@@ -27,6 +29,7 @@ from versionfs.tree.recut import Kept, New, recut
 __all__ = [
     "EMPTY_FILE",
     "INDEX_MASK",
+    "SWITCH",
     "Change",
     "Child",
     "Conflict",
@@ -47,6 +50,7 @@ __all__ = [
     "TreeStatistics",
     "Trees",
     "build_directory",
+    "compiled",
     "decode_xattrs",
     "diff",
     "diff_directory",

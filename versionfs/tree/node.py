@@ -236,6 +236,18 @@ class Leaf:
         """The column of content ids, 32 bytes each."""
         return self._contents
 
+    @property
+    def columns(self) -> tuple[memoryview, ...]:
+        """The columns of kinds, modes, sizes, mtimes, uids, gids and content ids."""
+        return (
+            self.kinds, self.modes, self.sizes, self.mtimes, self.uids, self.gids, self._contents
+        )  # fmt: skip
+
+    @property
+    def extras(self) -> dict[int, tuple[bytes, bytes]]:
+        """Targets and encoded extended attributes by the number of the entry that has any."""
+        return self._extras
+
     def content(self, index: int) -> bytes:
         """Returns the content id of an entry."""
         return bytes(self._contents[ID_BYTES * index : ID_BYTES * (index + 1)])

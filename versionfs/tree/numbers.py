@@ -1,19 +1,24 @@
 """Tables of what a mount's kernel knows, compact because it may know millions of files.
 
-``InodeTable`` says for a file's number where it is found: which leaf node, and which entry in it;
-that costs about 35 bytes a file, where a Python object would cost ten times that. ``LeafTable``
-gives leaf nodes small numbers.
+``InodeTable``, compiled if it was, says for a file's number where it is found: which leaf node, and
+which entry in it; that costs about 35 bytes a file, where a Python object would cost ten times
+that. ``LeafTable`` gives leaf nodes small numbers.
 
 Used from one thread only.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 from array import array
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from versionfs.types import Location, NodeRef, PackId
+
+SWITCH: Final = "VERSIONFS_ACCELERATOR"
+"""Environment: 0 does without what is compiled."""
 
 _INDEX_BITS: Final = 20
 INDEX_MASK: Final = (1 << _INDEX_BITS) - 1
@@ -52,7 +57,7 @@ class _Shard:
         self.parents = array("Q", bytes(8 * capacity)) if parents else None
 
 
-class InodeTable:
+class PlainInodeTable:
     """The files and symlinks that the kernel knows, with their lookup counts.
 
     With ``parents`` it also says for each the number of the directory that it is in. A mark
@@ -233,6 +238,25 @@ class InodeTable:
         shard.capacity = capacity
 
 
+def _load() -> Any:
+    """Returns the compiled module; None if it was not compiled, or is not wanted."""
+    if os.environ.get(SWITCH) == "0":
+        return None
+    try:
+        return importlib.import_module("versionfs.tree._numbers")
+    except ImportError:
+        return None
+
+
+compiled: Final = _load()
+"""What of this is compiled, or None."""
+
+if TYPE_CHECKING or compiled is None:  # noqa: SIM108  (a type, for the checker)
+    InodeTable = PlainInodeTable
+else:
+    InodeTable = compiled.InodeTable
+
+
 class LeafTable:
     """Leaf nodes by a small number, kept while an inode or a directory is found in them."""
 
@@ -312,9 +336,9 @@ class LeafTable:
         """Returns what identifies a leaf: another object when the number goes to another one."""
         return self._keys[number]
 
-    def use(self, number: int) -> None:
-        """Counts one more inode or directory that is found in a leaf."""
-        self._uses[number] += 1
+    def use(self, number: int, times: int = 1) -> None:
+        """Counts one more inode or directory that is found in a leaf, or several."""
+        self._uses[number] += times
 
     def drop(self, number: int) -> None:
         """Undoes one :meth:`use`; a leaf without any is forgotten."""

@@ -9,12 +9,13 @@ import stat
 from collections.abc import Generator
 from typing import Final
 
-from versionfs.tree import Leaf, Trees
+from versionfs.tree import Leaf, Trees, compiled
 from versionfs.types import Entry, Kind, NodeRef
 from versionfs.vfs.inodes import (
     INDEX_MASK,
     InodeTable,
     LeafTable,
+    compiled_numbers_agree,
     file_number,
     file_numbers,
     next_number,
@@ -30,6 +31,9 @@ TYPE_BITS: Final = (0, stat.S_IFREG, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 """The file type in ``st_mode`` by ``Kind``."""
 
 _DIRECTORY: Final = int(Kind.DIRECTORY)
+
+PACKS: Final = compiled is not None and compiled_numbers_agree()
+"""Whether entries can be packed."""
 
 _KEPT_LEAVES: Final = 64
 """Leaves at hand by number, with what they had it for."""
@@ -185,6 +189,53 @@ class Directories:
             raise
         finally:
             self.leaves.drop(leaf_number)
+
+    def pack_leaf(
+        self,
+        directory: Directory,
+        ref: NodeRef,
+        leaf: Leaf,
+        start: int,
+        offset: int,
+        room: int,
+        seconds: float,
+    ) -> tuple[bytes, int]:
+        """Takes entries as :meth:`list_leaf` does, as many as fit into ``room`` bytes.
+
+        Returns them as the kernel reads them, to be kept for ``seconds``, and how many they are.
+        Only where ``PACKS``.
+        """
+        leaf_number = self.leaves.number(ref)
+        # Held meanwhile, so that the leaf keeps its number when nothing is found in it.
+        self.leaves.use(leaf_number)
+
+        def special(index: int, held: int) -> int:
+            if leaf.kinds[index] == _DIRECTORY:
+                return self._directory(directory, leaf.names[index], leaf_number, index)
+            number = file_number(leaf, index)
+            if held < 0:
+                return self._file(number, leaf, leaf_number, index)
+            return self._settle(number, held, leaf, leaf_number, index)
+
+        uid, gid = self.owner.fixed or (-1, -1)
+        try:
+            packed, taken, fresh = compiled.pack_entries(
+                self.inodes,
+                place(leaf_number, start),
+                offset,
+                room,
+                seconds,
+                uid,
+                gid,
+                leaf.names,
+                leaf.columns,
+                leaf.extras,
+                special,
+            )
+            self.leaves.use(leaf_number, fresh)
+        finally:
+            self.leaves.drop(leaf_number)
+        return packed, taken
 
     # -- numbers -------------------------------------------------------------------------------
 

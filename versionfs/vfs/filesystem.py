@@ -23,7 +23,7 @@ from versionfs.repo import Spec, Store, format_spec
 from versionfs.tree import FileContent
 from versionfs.types import Commit
 from versionfs.vfs.branches import Branch, Branches
-from versionfs.vfs.directories import Directories, Item
+from versionfs.vfs.directories import PACKS, Directories, Item
 from versionfs.vfs.errnos import FileSystemError
 from versionfs.vfs.files import Files
 from versionfs.vfs.listing import Listing, NodeListing, TreeListing
@@ -290,6 +290,19 @@ class FileSystem:
         if listing is None:
             raise FileSystemError(errno.EBADF)
         return listing.items(start), listing.timeout
+
+    def readdir_packed(self, handle: int, start: int, room: int) -> bytes | None:
+        """Returns the entries from an offset on as the kernel reads them, up to ``room`` bytes.
+
+        Counts a lookup of each. None: they cannot be packed; ask :meth:`readdir`.
+
+        Raises:
+            FileSystemError: EBADF.
+        """
+        listing = self._listings.get(handle)
+        if listing is None:
+            raise FileSystemError(errno.EBADF)
+        return listing.packed(start, room) if PACKS and isinstance(listing, TreeListing) else None
 
     def releasedir(self, handle: int) -> None:
         """Closes an open directory."""

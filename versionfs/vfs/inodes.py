@@ -15,6 +15,7 @@ from versionfs.tree import (
     InodeTable,
     Leaf,
     LeafTable,
+    compiled,
     place,
     split_place,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "INDEX_MASK",
     "InodeTable",
     "LeafTable",
+    "compiled_numbers_agree",
     "file_number",
     "file_numbers",
     "next_number",
@@ -86,6 +88,19 @@ def _with_extra(number: int, leaf: Leaf, index: int) -> int:
         return number
     digest = blake2b(target + b"\0" + xattrs, digest_size=8).digest()
     return hash((number, int.from_bytes(digest, "little"))) & _HASH_MASK | FILE_BIT
+
+
+def compiled_numbers_agree() -> bool:
+    """Whether the compiled numbers are those of this Python, whose hash of a tuple may change."""
+    samples = [
+        (0, 1, 0, 0, 0, 0, 0),
+        (2**64 - 1, 2, 0o7777, -1, 2**63, 2**32 - 1, 2**32 - 1),
+        (2**61 - 1, 1, 0o644, -(2**61), 2**61 - 1, 1000, 1000),
+        (0x0123456789ABCDEF, 4, 0o777, 1_700_000_000_123_456_789, 12_345, 1, 2),
+    ]
+    return compiled is not None and all(
+        compiled.number(*values) == hash(values) & _HASH_MASK | FILE_BIT for values in samples
+    )
 
 
 def next_number(number: int) -> int:

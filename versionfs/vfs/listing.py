@@ -6,6 +6,7 @@ the last reply ended costs nothing; going back costs one step over the leaves pa
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from typing import Final, Protocol
@@ -17,6 +18,10 @@ from versionfs.vfs.nodes import ROOT_NUMBER, Attributes, Directory, Node
 
 DOTS: Final = 2
 """Entries that every directory begins with."""
+
+
+_ENTRY: Final = struct.Struct("<Q120xQQII8s")
+"""A ``fuse_direntplus`` with a name of at most eight bytes and nothing but the inode's type."""
 
 
 class Listing(Protocol):
@@ -75,6 +80,40 @@ class TreeListing:
                 if self._index:
                     self._last = leaf.names[self._index - 1]
             self._leaf = None
+
+    def packed(self, start: int, room: int) -> bytes:
+        """Takes entries from an offset on, as many as fit into ``room`` bytes, and packs them."""
+        directory = self._directory
+        parts = []
+        for offset, node in ((0, directory), (1, directory.parent)):
+            if start == offset:
+                dot = pack_dot(_dot(self._directories, node or directory, offset))
+                parts.append(dot)
+                room -= len(dot)
+                start += 1
+        try:
+            self._seek(start)
+            while self._leaf is not None or self._next_leaf():
+                leaf, ref = self._leaf, self._ref
+                assert leaf is not None
+                assert ref is not None
+                data, taken = self._directories.pack_leaf(
+                    directory, ref, leaf, self._index, self._offset, room, self.timeout
+                )
+                parts.append(data)
+                room -= len(data)
+                self._index += taken
+                self._offset += taken
+                if self._index:
+                    self._last = leaf.names[self._index - 1]
+                if self._index < leaf.count:
+                    break
+                self._leaf = None
+        except BaseException:
+            # The kernel asks again for what is behind the entries that it gets.
+            if not any(parts):
+                raise
+        return b"".join(parts)
 
     def _state(self) -> tuple[int, int, object]:
         """Returns what changes when the directory moves."""
@@ -179,6 +218,12 @@ class Lookup(Protocol):
     def __call__(self, node: Node, name: bytes, /) -> Attributes | None:
         """Returns the attributes of what has the name, or None."""
         ...
+
+
+def pack_dot(item: Item) -> bytes:
+    """Returns ``.`` or ``..`` as the kernel reads it; it looks at the number and the type only."""
+    name, number, mode, _, _, _, _, offset = item
+    return _ENTRY.pack(0, number, offset, len(name), mode >> 12, name)
 
 
 def _dot(directories: Directories, node: Node, offset: int) -> Item:
