@@ -2,8 +2,21 @@
 
 import random
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from versionfs.tree import compiled
+from versionfs.tree.numbers import PlainInodeTable
 from versionfs.types import Location, NodeRef, PackId
-from versionfs.vfs.inodes import FILE_BIT, InodeTable, LeafTable, next_number, place, split_place
+from versionfs.vfs.inodes import FILE_BIT, LeafTable, next_number, place, split_place
+
+TABLES = [PlainInodeTable] if compiled is None else [PlainInodeTable, compiled.InodeTable]
+
+
+@pytest.fixture(params=TABLES, ids=lambda table: table.__module__)
+def table(request):
+    return request.param()
 
 
 def test_place_round_trip():
@@ -11,9 +24,8 @@ def test_place_round_trip():
         assert split_place(place(leaf, index)) == (leaf, index)
 
 
-def test_table_behaves_as_a_dict_of_counts():
+def test_table_behaves_as_a_dict_of_counts(table):
     rng = random.Random(5)
-    table = InodeTable()
     model: dict[int, list[int]] = {}
     # Few numbers and few home slots, so that probe sequences are long and interleave.
     numbers = [FILE_BIT | rng.randrange(1, 1 << 20) << 8 | rng.randrange(4) for _ in range(400)]
@@ -44,8 +56,7 @@ def test_table_behaves_as_a_dict_of_counts():
         assert table.find(number) == model.get(number, [-1])[0]
 
 
-def test_table_grows_and_shrinks():
-    table = InodeTable()
+def test_table_grows_and_shrinks(table):
     empty = table.size_bytes
     numbers = [next_number(i) for i in range(100_000)]
     for at, number in enumerate(numbers):
@@ -58,15 +69,55 @@ def test_table_grows_and_shrinks():
     assert table.size_bytes < 4 * empty
 
 
-def test_a_saturated_count_is_never_forgotten():
-    table = InodeTable()
+def test_a_saturated_count_is_never_forgotten(table):
     number = FILE_BIT | 5
-    table.intern(number, 1)
-    shard = table._shards[number & 255]
-    shard.counts[next(i for i, key in enumerate(shard.keys) if key)] = 0xFFFF_FFFF
+    table.add(number, 1, 0, 0xFFFF_FFFF)
     assert table.intern(number, 1) == 1
     assert table.forget(number, 10) == -1
     assert table.find(number) == 1
+
+
+@pytest.mark.parametrize("kind", TABLES, ids=lambda table: table.__module__)
+def test_parents_and_marks_stay_with_their_number(kind):
+    rng = random.Random(6)
+    table = kind(parents=True)
+    numbers = {FILE_BIT | rng.randrange(1, 1 << 20) << 8 | rng.randrange(2) for _ in range(3000)}
+    for number in sorted(numbers):
+        table.intern(number, 1, number % 1000)
+        if number % 3 == 0:
+            table.mark(number)
+    for number in rng.sample(sorted(numbers), 2000):
+        assert table.forget(number, 1) == 1
+        assert not table.is_marked(number)
+        assert table.parent(number) == 0
+        numbers.remove(number)
+    assert set(table) == numbers
+    for number in numbers:
+        assert table.is_marked(number) == (number % 3 == 0)
+        assert table.parent(number) == number % 1000
+        table.move(number, 5)
+        assert (table.find(number), table.lookups(number)) == (5, 1)
+    # What is known again has no mark.
+    number = next(number for number in numbers if number % 3 == 0)
+    table.forget(number, 1)
+    table.intern(number, 1)
+    assert not table.is_marked(number)
+
+
+@pytest.mark.skipif(compiled is None, reason="nothing is compiled here")
+@given(
+    st.tuples(
+        st.integers(0, 2**64 - 1),
+        st.integers(1, 4),
+        st.integers(0, 0o7777),
+        st.integers(-(2**63), 2**63 - 1),
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2**32 - 1),
+        st.integers(0, 2**32 - 1),
+    )
+)
+def test_compiled_numbers_are_those_of_python(values):
+    assert compiled.number(*values) == hash(values) & FILE_BIT - 1 | FILE_BIT
 
 
 def ref(number: int) -> NodeRef:

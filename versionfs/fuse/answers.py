@@ -123,7 +123,7 @@ class Writing(Reading):
         """Returns a handle, and bytes for the kernel's cache or None."""
         if self._serves(number):
             requests = self._requests
-            return requests.open_now(number, flags), None
+            return requests.open_now(number, flags), requests.bytes_to_push(number)
         return super().open(number, flags)
 
     def create(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> object:

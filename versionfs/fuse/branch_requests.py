@@ -199,6 +199,11 @@ class BranchRequests:
         workspace.files.open(local)
         return inode
 
+    def bytes_to_push(self, inode: int) -> memoryview | None:
+        """Returns what the kernel's cache shall have of a file just opened, if anything."""
+        branch, local = self._branches.of(inode)
+        return branch.workspace.files.bytes_to_push(local)
+
     def read_now(self, handle: int, offset: int, size: int) -> bytes:
         """Returns bytes of a file."""
         branch, local = self._branches.of(handle)

@@ -18,6 +18,9 @@ from versionfs.tree.manifest import ManifestChild, ManifestNode, read_manifest_n
 from versionfs.tree.readahead import Readahead
 from versionfs.types import NO_ID, Entry, Extent, Kind, Location, NodeRef
 
+PUSHED_BYTES: Final = 128 * 1024
+"""The largest file whose bytes a mount gives the kernel with the answer to ``open``."""
+
 _NODE_CACHE: Final = 256
 """Decoded manifest nodes kept: of about 30 KiB each at most, so under 8 MiB."""
 

@@ -8,15 +8,12 @@ from typing import Final
 
 from versionfs.errors import VersionFSError
 from versionfs.objectstore import WouldBlock
-from versionfs.tree import Contents, FileContent, Leaf
+from versionfs.tree import PUSHED_BYTES, Contents, FileContent, Leaf
 from versionfs.types import Kind
 from versionfs.vfs.directories import Directories
 from versionfs.vfs.errnos import FileSystemError
 
 _FILE: Final = int(Kind.FILE)
-
-PUSHED_BYTES: Final = 128 * 1024
-"""The largest file whose bytes go to the kernel with the answer to ``open``."""
 
 _KEPT: Final = 512
 """Contents kept for the next read. One that fell out is opened again, which costs no I/O."""

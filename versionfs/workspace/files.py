@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
-from versionfs.errors import FileSystemError
+from versionfs.errors import FileSystemError, VersionFSError
 from versionfs.objectstore import WouldBlock
-from versionfs.tree import Contents, FileContent
+from versionfs.tree import PUSHED_BYTES, Contents, FileContent
 from versionfs.types import Kind
 from versionfs.workspace.changes import Changes
-from versionfs.workspace.content import Layer, LayeredFile, Stack, create_layer, forget_layer
+from versionfs.workspace.content import Layer, LayeredFile, Stack, create_layer, forget_layers
 from versionfs.workspace.inode import Inode, without_privileges
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.names import Names
@@ -81,6 +81,29 @@ class Files:
         elif not names.inode(number).is_file:
             raise FileSystemError(errno.EINVAL)
         self._opens[number] += 1
+
+    def bytes_to_push(self, number: int) -> memoryview | None:
+        """Returns the bytes of a small unchanged file just opened, for the kernel's cache.
+
+        Only if that cannot have them, and nobody else has the file open: a page that is being read
+        must not be pushed.
+        """
+        known = self._names.known
+        if self._opens[number] != 1 or known.is_marked(number):
+            return None
+        found = self._names.base_file(number)
+        if found is None:
+            return None
+        _, leaf, index = found
+        size, where = leaf.sizes[index], leaf.location(index)
+        if not 0 < size <= PUSHED_BYTES or leaf.kinds[index] != Kind.FILE or where is None:
+            return None
+        try:
+            data = self._contents.small(leaf.content(index), size, where)
+        except (WouldBlock, VersionFSError):
+            return None  # Who reads it waits for it, or gets the error.
+        known.mark(number)
+        return data
 
     def release(self, begin: Begin, number: int) -> None:
         """Counts one less; after the last one, what is only in memory is saved, soon.
@@ -377,8 +400,7 @@ class Files:
             # A power cut must not bring back a record of what is removed here.
             records.sync()
             strays = [layer for layer in staging.layers() if layer < before and layer not in used]
-            for layer in strays:
-                forget_layer(records, staging, layer)
+            forget_layers(records, staging, strays)
             return len(strays)
 
         return work

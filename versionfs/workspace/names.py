@@ -27,6 +27,9 @@ from versionfs.workspace.records import Records
 
 _CACHED: Final = 4_096
 
+_KEPT_LEAVES: Final = 64
+"""Leaves at hand by number, with what they had it for."""
+
 
 class InBase(NamedTuple):
     """An unchanged name: entry number ``position`` of ``leaf``, which ``ref`` names."""
@@ -56,6 +59,7 @@ class Names:
         """Files without a name that the kernel still knows."""
         self.unsaved: dict[int, Inode] = {}
         """Files whose times are newer than their record: they were written, and are open."""
+        self._kept: dict[int, tuple[bytes, Leaf]] = {}
         self._pins: dict[tuple[int, bytes], int] = {}
         self._absent: tuple[bytes, int, Folder, NodeRef | None] | None = None
         """The last name that was not found: most are made next."""
@@ -277,9 +281,17 @@ class Names:
         at = self.known.find(number)
         if at < 0:
             return None
-        leaf, index = split_place(at)
+        leaf_number, index = split_place(at)
         folder = self.folders[self.known.parent(number)]
-        return folder, self.trees.leaf(self.leaves.ref(leaf)), index
+        key = self.leaves.key(leaf_number)
+        kept = self._kept.get(leaf_number)
+        if kept is not None and kept[0] is key:
+            return folder, kept[1], index
+        leaf = self.trees.leaf(self.leaves.ref(leaf_number))
+        if len(self._kept) >= _KEPT_LEAVES:
+            self._kept.clear()
+        self._kept[leaf_number] = key, leaf
+        return folder, leaf, index
 
     def check(self, number: int) -> None:
         """Finds out, before an unchanged file is changed, that it is what the base has there now.

@@ -1,0 +1,147 @@
+"""How many requests a mount sends, with its compiled part; and that it works without."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from versionfs.tree import SWITCH, compiled
+
+compiled_only = pytest.mark.skipif(compiled is None, reason="nothing is compiled here")
+
+
+def requests(world, data: Path, kind: str) -> int:
+    return int(world.statistics(data)["requests"].get(kind, 0))
+
+
+@pytest.fixture
+def files(world):
+    """A mount's worth of small files; returns their contents."""
+    rng = random.Random(1)
+    contents = {b"d/f%03d" % i: rng.randbytes(rng.randrange(1, 9000)) for i in range(200)}
+    world.commit(contents)
+    return contents
+
+
+def read_all(folder: Path) -> dict[bytes, bytes]:
+    found = {}
+    for name in sorted(os.listdir(folder / "d")):
+        found[b"d/" + os.fsencode(name)] = (folder / "d" / name).read_bytes()
+    return found
+
+
+@compiled_only
+@pytest.mark.parametrize("place", ["main", "main@~0"])
+def test_a_small_file_is_in_the_cache_when_it_is_open(world, files, place):
+    data = world.mount()
+    folder = data / "photos" / place
+    assert read_all(folder) == files
+    assert requests(world, data, "read") == 0
+    opened = requests(world, data, "open")
+    assert opened == len(files)
+    # Nothing is looked up either: the listing told what the kernel needs to know.
+    assert requests(world, data, "lookup") < 10
+
+
+@compiled_only
+def test_a_read_only_mount_is_not_asked_to_open_what_the_kernel_knows(world, files):
+    data = world.mount(read_only=True)
+    folder = data / "photos/main"
+    assert read_all(folder) == files
+    before = world.statistics(data)["requests"]
+    for _ in range(3):
+        assert read_all(folder) == files
+    after = world.statistics(data)["requests"]
+    for kind in ("open", "read", "release", "lookup", "getattr", "readdir"):
+        assert after.get(kind, 0) == before.get(kind, 0), kind
+    assert after["open"] <= 1
+
+
+@compiled_only
+@pytest.mark.parametrize("place", ["main", "main@~0"])
+def test_a_listing_is_kept_until_it_changes(world, files, place):
+    data = world.mount()
+    folder = data / "photos" / place / "d"
+    names = os.listdir(folder)
+    before = requests(world, data, "readdir")
+    for _ in range(20):
+        assert os.listdir(folder) == names
+    assert requests(world, data, "readdir") == before
+
+
+@compiled_only
+def test_a_listing_changes_with_what_is_done_here_and_elsewhere(world, files):
+    data = world.mount()
+    main = data / "photos/main"
+    assert "new" not in os.listdir(main / "d")
+    (main / "d/new").write_bytes(b"x")
+    assert "new" in os.listdir(main / "d")
+    os.rename(main / "d/new", main / "d/newer")
+    assert "newer" in os.listdir(main / "d")
+    (main / "d/newer").unlink()
+    assert "newer" not in os.listdir(main / "d")
+
+
+@compiled_only
+def test_a_listing_follows_the_branch_though_no_time_tells(world):
+    world.commit({b"d/a": b"1"}, time_ns=1_700_000_000 * 10**9)
+    for options in ({}, {"read_only": True}):
+        data = world.mount(name=f"data{len(options)}", **options)
+        folder = data / "photos/main/d"
+        listed = os.listdir(folder)
+        times = os.stat(folder).st_mtime_ns
+        name = f"b{len(options)}"
+        world.commit({b"d/" + name.encode(): b"2"}, time_ns=1_700_000_000 * 10**9)
+        assert sorted(os.listdir(folder)) == sorted([*listed, name])
+        assert os.stat(folder).st_mtime_ns == times
+        world.commit({b"d/a": b"other"}, time_ns=1_700_000_000 * 10**9)
+        assert (folder / "a").read_bytes() == b"other"
+        world.commit({b"d/a": b"1"}, time_ns=1_700_000_000 * 10**9)
+        assert (folder / "a").read_bytes() == b"1"
+
+
+def test_files_open_several_times_at_once(world, files):
+    data = world.mount()
+    path = data / "photos/main@~0/d/f000"
+    content = files[b"d/f000"]
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(open(path, "rb", buffering=0)) for _ in range(10)]
+        assert all(each.read() == content for each in opened)
+    assert path.read_bytes() == content
+
+
+def test_many_processes_read_while_caches_are_dropped(world, files):
+    data = world.mount()
+    folder = data / "photos/main@~0/d"
+    command = f"for i in 1 2 3 4 5; do cat {folder}/* | sha256sum; done"
+    readers = [
+        subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    if not os.geteuid():
+        while any(reader.poll() is None for reader in readers):
+            Path("/proc/sys/vm/drop_caches").write_text("2")
+    sums = {line for reader in readers for line in reader.communicate()[0].splitlines()}
+    assert len(sums) == 1
+    assert "Traceback" not in world.log(data)
+
+
+def test_without_what_is_compiled(world, files, monkeypatch):
+    monkeypatch.setenv(SWITCH, "0")
+    data = world.mount()
+    assert read_all(data / "photos/main@~0") == files
+    assert requests(world, data, "read") > 0
+    main = data / "photos/main"
+    assert read_all(main) == files
+    (main / "d/new").write_bytes(b"x" * 100_000)
+    os.rename(main / "d/new", main / "d/f000")
+    assert (main / "d/f000").read_bytes() == b"x" * 100_000
+    assert sorted(os.listdir(main / "d")) == sorted(os.fsdecode(n[2:]) for n in files)
+    (main / "d/f001").unlink()
+    assert not (main / "d/f001").exists()
+    world.commit({b"d/f002": b"moved"}, branch="other")
+    assert "Traceback" not in world.log(data)

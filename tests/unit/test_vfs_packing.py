@@ -1,0 +1,123 @@
+"""Directories packed by compiled code against the same entries one by one."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from typing import NamedTuple
+
+import pytest
+
+from tests.mount.support import commit, file, folder, link, settings_at
+from versionfs.repo import Store, parse_spec
+from versionfs.vfs import FileSystem, Owner
+from versionfs.vfs.directories import PACKS
+
+pytestmark = pytest.mark.skipif(not PACKS, reason="nothing is compiled here")
+
+ROOT = 1
+HEAD = struct.Struct("<QQQQII" + "QQQQQQIIIIIIIIII" + "QQII")
+
+
+class Packed(NamedTuple):
+    name: bytes
+    number: int
+    mode: int
+    size: int
+    mtime_ns: int
+    uid: int
+    gid: int
+    offset: int
+
+
+def unpack(data: bytes) -> list[Packed]:
+    found = []
+    at = 0
+    while at < len(data):
+        values = HEAD.unpack_from(data, at)
+        node, _, valid, attr_valid = values[:4]
+        ino, size, _, _, seconds, _, _, rest, _, mode, links, uid, gid = values[6:19]
+        d_ino, offset, length, kind = values[22:]
+        name = data[at + HEAD.size : at + HEAD.size + length]
+        at += HEAD.size + length + -(HEAD.size + length) % 8
+        if name not in (b".", b".."):
+            assert ino == node == d_ino
+            assert valid == attr_valid == 86_400
+            assert kind == mode >> 12
+            assert links == 1
+        mtime = seconds * 10**9 + rest
+        found.append(Packed(name, d_ino, mode or kind << 12, size, mtime, uid, gid, offset))
+    assert at == len(data)
+    return found
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.create(settings_at(tmp_path / "home")) as store:
+        changes = {b"d/f%04d" % i: file(b"%d" % (i % 7)) for i in range(900)}
+        changes |= {b"d/sub%d" % i: folder() for i in range(5)}
+        changes |= {b"d/link%d" % i: link(b"f%d" % i) for i in range(5)}
+        changes[b"d/" + b"n" * 255] = file(b"long")
+        commit(store, changes)
+        yield store
+
+
+def listed(fs: FileSystem, room: int | None) -> list[Packed]:
+    number = fs.lookup(ROOT, b"d").attributes.number
+    handle = fs.opendir(number)
+    found: list[Packed] = []
+    start = 0
+    while True:
+        if room is None:
+            items, seconds = fs.readdir(handle, start)
+            assert seconds == 86_400
+            part = [Packed(*item) for item in items]
+        else:
+            data = fs.readdir_packed(handle, start, room)
+            assert data is not None
+            assert len(data) <= room
+            part = unpack(data)
+        if not part:
+            break
+        found += part
+        start = part[-1].offset
+    fs.releasedir(handle)
+    return found
+
+
+@pytest.mark.parametrize("room", [500, 4096, 32_768, 1 << 20])
+@pytest.mark.parametrize("owner", [Owner(0, 0), Owner(1000, 1001)])
+def test_packed_entries_are_those_given_one_by_one(store, room, owner):
+    plain = FileSystem(store, parse_spec("photos/main@~0"), owner)
+    packing = FileSystem(store, parse_spec("photos/main@~0"), owner)
+    one_by_one, packed = listed(plain, None), listed(packing, room)
+    assert len(packed) == 2 + 900 + 5 + 5 + 1
+    assert [p[2:] for p in one_by_one if p.name[0] != 46] == [
+        p[2:] for p in packed if p.name[0] != 46
+    ]
+    for one, other in zip(one_by_one, packed, strict=True):
+        assert one.name == other.name
+        assert stat.S_IFMT(one.mode) == stat.S_IFMT(other.mode)
+        assert one.offset == other.offset
+        if not stat.S_ISDIR(one.mode):
+            assert one.number == other.number
+    # Each entry that was given counts as a lookup, none else.
+    assert plain.statistics().inodes == packing.statistics().inodes
+    for entry in packed:
+        if entry.name not in (b".", b".."):
+            packing.forget([(entry.number, 1)])
+    assert packing.statistics().inodes == 0
+    assert packing.statistics().leaves <= 1
+
+
+def test_packed_from_any_offset(store):
+    fs = FileSystem(store, parse_spec("photos/main@~0"), Owner(0, 0))
+    whole = listed(fs, 1 << 20)
+    handle = fs.opendir(fs.lookup(ROOT, b"d").attributes.number)
+    for start in (500, 2, 0, 912, 1, 700, 300):
+        data = fs.readdir_packed(handle, start, 2048)
+        assert unpack(data)[0] == whole[start]
+    assert fs.readdir_packed(handle, len(whole), 4096) == b""
+    assert fs.readdir_packed(handle, 5, 10) == b""  # no room for any
+    assert os.fsencode("f0000") in [entry.name for entry in whole]
