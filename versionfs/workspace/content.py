@@ -38,7 +38,7 @@ from versionfs.workspace.layers import (
     create_layer,
     decode_layers,
     encode_layers,
-    forget_layer,
+    forget_layers,
 )
 from versionfs.workspace.staging import Staging
 
@@ -50,7 +50,7 @@ __all__ = [
     "create_layer",
     "decode_layers",
     "encode_layers",
-    "forget_layer",
+    "forget_layers",
 ]
 
 log = logging.getLogger(__name__)

@@ -10,12 +10,16 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
+from typing import Final
 
-from versionfs.workspace.layers import forget_layer
+from versionfs.workspace.layers import forget_layers
 from versionfs.workspace.staging import Staging
 from versionfs.workspace.table import Table
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 512
 
 
 class Discards:
@@ -69,8 +73,11 @@ class Discards:
             self._sync()
             synced = self._table.synced
             while self._waiting and self._waiting[0][0] <= synced:
-                forget_layer(self._table, self._staging, self._waiting[0][1])
-                self._waiting.popleft()
+                some = islice(self._waiting, _AT_ONCE)
+                layers = [layer for sequence, layer in some if sequence <= synced]
+                forget_layers(self._table, self._staging, layers)
+                for _ in layers:
+                    self._waiting.popleft()
 
     def close(self) -> None:
         """Removes what it can, and ends; what is left is swept when the workspace is opened."""

@@ -17,6 +17,8 @@ from sortedcontainers import SortedDict
 from versionfs.workspace.journal import Mutation
 
 SEGMENT_BYTES: Final = 256 * 1024 * 1024
+EXTENTS: Final = b"x"
+"""What the keys of all extents begin with."""
 
 Range = tuple[int, int]
 """``[start, end)``, in bytes."""

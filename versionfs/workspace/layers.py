@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from versionfs.types import Entry
-from versionfs.workspace.extents import extents_prefix
+from versionfs.workspace.extents import EXTENTS, extents_prefix, layer_of_key
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.staging import Staging
 
@@ -83,18 +83,35 @@ def create_layer(staging: Staging, layer: int, size: int = 0) -> None:
         staging.create(layer, size)
 
 
-def forget_layer(records: WriteRecords, staging: Staging, layer: int) -> None:
-    """Removes a layer that no stack has any more, with its extents; may be called again.
+def forget_layers(records: WriteRecords, staging: Staging, layers: Sequence[int]) -> None:
+    """Removes layers that no stack has any more, with their extents; may be called again.
 
     Raises:
-        OSError: not all of it is removed.
+        OSError: not all of them are removed.
     """
-    staging.remove(layer)
+    staging.remove_all(layers)
     batch: list[Mutation] = []
-    for key, _ in records.scan(extents_prefix(layer)):
-        batch.append((key, None))
-        if len(batch) == _DELETED_AT_ONCE:
-            records.apply(batch, frees=True)
-            batch = []
+    for first, last in _runs(layers):
+        # One look for all that were made one after the other: most have no extents.
+        for key, _ in records.scan(EXTENTS, extents_prefix(first)):
+            if layer_of_key(key) > last:
+                break
+            batch.append((key, None))
+            if len(batch) == _DELETED_AT_ONCE:
+                records.apply(batch, frees=True)
+                batch = []
     if batch:
         records.apply(batch, frees=True)
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yields the first and the last of those that follow each other."""
+    first = last = -2
+    for number in sorted(numbers):
+        if number != last + 1:
+            if first >= 0:
+                yield first, last
+            first = number
+        last = number
+    if first >= 0:
+        yield first, last

@@ -23,7 +23,7 @@ import os
 import struct
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -340,16 +340,26 @@ class Slabs:
         self._punch(slab, index, gone)
         return gone.bit_count() * BLOCK
 
-    def remove(self, layer: int) -> None:
-        """Removes a layer that has a slot, and its slab after the last one in it."""
-        slab = self._slab(layer // SLOTS)
+    def remove(self, layers: Sequence[int]) -> int:
+        """Removes layers of one slab, in order, and the slab after the last one in it.
+
+        Returns the bytes that they took of the disk.
+        """
+        slab = self._slab(layers[0] // SLOTS)
         assert slab is not None
-        index = layer % SLOTS
-        _, blocks, _, _ = _ENTRY.unpack_from(slab.table, index * 16)
-        self._put(slab, index, _EMPTY)
-        slab.live -= 1
+        table, taken = bytearray(slab.table), []
+        for layer in layers:
+            index = layer % SLOTS
+            taken.append((index, _ENTRY.unpack_from(table, index * 16)[1]))
+            table[index * 16 : index * 16 + 16] = _EMPTY
+        low, high = taken[0][0] * 16, taken[-1][0] * 16 + 16
+        os.pwrite(slab.descriptor.number, table[low:high], _TABLE_AT + low)
+        slab.table = table
+        slab.live -= len(layers)
         if not self._drop(slab):
-            self._punch(slab, index, blocks)
+            for index, blocks in taken:
+                self._punch(slab, index, blocks)
+        return sum(blocks.bit_count() for _, blocks in taken) * BLOCK
 
     def _drop(self, slab: Slab) -> bool:
         """Removes a slab without layers, but for the one that gets more; tells if it is gone."""

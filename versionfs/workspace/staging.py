@@ -13,7 +13,8 @@ import errno
 import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -117,15 +118,25 @@ class Staging:
 
     def remove(self, layer: int) -> None:
         """Removes a layer; no error when there is none. Calls under way on it still finish."""
+        self.remove_all([layer])
+
+    def remove_all(self, layers: Iterable[int]) -> None:
+        """Removes layers, as :meth:`remove`; those that share a slab at once."""
+        for _, group in groupby(sorted(set(layers)), key=lambda layer: layer // SLOTS):
+            some = list(group)
+            with self._lock:
+                while self._leaving.intersection(some):
+                    self._left.wait()
+                shared = [layer for layer in some if self._slabs.find(layer) is not None]
+                if shared:
+                    self._used = max(self._used - self._slabs.remove(shared), 0)
+            if len(shared) < len(some):
+                for layer in set(some).difference(shared):
+                    self._remove_own(layer)
+
+    def _remove_own(self, layer: int) -> None:
         own = self._own
         with self._lock:
-            while layer in self._leaving:
-                self._left.wait()
-            slot = self._slabs.find(layer)
-            if slot is not None:
-                self._slabs.remove(layer)
-                self._used = max(self._used - slot.allocated, 0)
-                return
             path = own.path(layer)
         with contextlib.suppress(FileNotFoundError):
             freed = 0 if self._quota is None else self.status(layer).allocated
@@ -236,7 +247,7 @@ class Staging:
 
     def _has_left(self, layer: int, slot: Slot, copy: Descriptor) -> None:
         self._own.keep(layer, copy)
-        self._slabs.remove(layer)
+        self._slabs.remove([layer])
         taken = os.fstat(copy.number).st_blocks * _BLOCK
         self._used = max(self._used + taken - slot.allocated, 0)
 

@@ -22,7 +22,7 @@ from versionfs.workspace.content import (
     Stack,
     decode_layers,
     encode_layers,
-    forget_layer,
+    forget_layers,
 )
 from versionfs.workspace.extents import layer_of_key
 from versionfs.workspace.frozen import FrozenTable
@@ -102,7 +102,7 @@ class Desk:
         named = {layer.id for layer in self.file.stack.layers}
         for layer in list(self.staging.layers()):
             if layer not in named:
-                forget_layer(self.table, self.staging, layer)
+                forget_layers(self.table, self.staging, [layer])
 
     def remove(self) -> None:
         self.table.close()
@@ -175,7 +175,7 @@ class Editing(RuleBasedStateMachine):
         assert content(file) == data
         frozen.close()
         for layer in self.desk.file.settle(top, self.desk.store(data), self.desk.save):
-            forget_layer(self.desk.table, self.desk.staging, layer)
+            forget_layers(self.desk.table, self.desk.staging, [layer])
 
     @precondition(lambda self: self.cut is not None)
     @rule()
@@ -438,10 +438,10 @@ def test_forgetting_a_layer_of_many_extents_goes_in_small_batches(desk):
         on.file.write(at, b"x", on.save)
     assert len(list(on.table.scan(b"x"))) == 1250
     before = on.table.sequence
-    forget_layer(on.table, on.staging, 1)
+    forget_layers(on.table, on.staging, [1])
     assert not list(on.table.scan(b"x"))
     assert on.table.sequence - before == 3
-    forget_layer(on.table, on.staging, 1)
+    forget_layers(on.table, on.staging, [1])
 
 
 def test_a_truncation_that_could_not_be_recorded_is_before_the_file_grows(desk):

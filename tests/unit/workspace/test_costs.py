@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import stat
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +17,7 @@ from versionfs.repo import Repository, Store
 from versionfs.transfer import import_source
 from versionfs.types import Commit
 from versionfs.workspace import CommitRequest, CommitResult, Workspace, commit, folder_of
+from versionfs.workspace.journal import Journal
 
 MIB = 1 << 20
 
@@ -103,6 +108,80 @@ def test_one_change_among_many_files(tmp_path: Path) -> None:
         assert result.files == 1
         assert after.nodes_decoded - before.nodes_decoded <= 12
         assert result.stored_bytes <= 64 * 1024
+
+
+def test_a_new_small_file_is_one_batch_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """create, write 4 KiB, close: one append to the journal, three small writes to a slab."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_bytes(b"x")
+    with make_store(tmp_path / "home") as store:
+        head = import_source(store, "set", "main", b"", source, message="m", author="a").head
+        assert head is not None
+        workspace = opened(store, head)
+        begin = workspace.overlay.changes
+        appended: list[int] = []
+        calls: Counter[str] = Counter()
+
+        def make(number: int) -> None:
+            name = b"f%d" % number
+            assert workspace.lookup(1, name) is None
+            made = workspace.create(1, name, stat.S_IFREG | 0o644, 0, 0).number
+            assert workspace.xattrs(made) == ()
+            assert workspace.files.write(begin, made, 0, b"x" * 4096) == 4096
+            workspace.files.release(begin, made)
+
+        try:
+            make(0)  # Makes the slab, and reserves numbers of layers.
+            real = Journal.append
+
+            def append(self: Journal, sequence: int, *rest: Any, **named: Any) -> None:
+                appended.append(sequence)
+                real(self, sequence, *rest, **named)
+
+            monkeypatch.setattr(Journal, "append", append)
+            for name in ("open", "pwrite", "rename", "fsync", "fdatasync", "stat", "fstat"):
+                monkeypatch.setattr(os, name, counted(calls, name))
+            for number in range(1, 101):
+                make(number)
+            assert len(appended) == 100
+            assert calls == {"pwrite": 400}
+            # Their times are recorded later, 64 at once.
+            workspace.files.save_all(begin)
+            assert len(appended) == 102
+            assert not workspace.names.unsaved
+        finally:
+            workspace.close()
+
+
+def test_times_of_closed_files_do_not_pile_up(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    with make_store(tmp_path / "home") as store:
+        (source / "a").write_bytes(b"x")
+        head = import_source(store, "set", "main", b"", source, message="m", author="a").head
+        assert head is not None
+        workspace = opened(store, head)
+        begin = workspace.overlay.changes
+        for number in range(1200):
+            made = workspace.create(1, b"f%d" % number, stat.S_IFREG | 0o644, 0, 0).number
+            workspace.files.write(begin, made, 0, b"x")
+            workspace.files.release(begin, made)
+        assert len(workspace.names.unsaved) <= 1024
+        workspace.close()
+
+
+def counted(calls: Counter[str], name: str) -> Callable[..., Any]:
+    """Returns a function of ``os`` that counts its calls."""
+    real = getattr(os, name)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        calls[name] += 1
+        return real(*arguments, **named)
+
+    return call
 
 
 def make_reader(store: Store) -> Store:

@@ -107,6 +107,21 @@ def test_a_slab_goes_with_its_last_layer(staging, tmp_path):
     assert staging.highest() == SLOTS + 2
 
 
+def test_layers_that_share_a_slab_go_at_once(staging, monkeypatch):
+    layers = range(1, 300)
+    for layer in (*layers, 2000, 2001):
+        staging.create(layer, WINDOW + 1 if layer in (7, 2001) else 0)
+        staging.write(layer, 0, b"x")
+    calls = told(monkeypatch, os, "pwrite", "unlink")
+    staging.remove_all([*layers[:-1], 5, 2001, 9999])
+    assert calls.count("pwrite") == 1
+    assert sorted(staging.layers()) == [299, 2000]
+    assert whole(staging, 299) == b"x"
+    assert staging.read(2000, 0, 10) == b"x"
+    staging.remove_all([299])
+    assert list(staging.layers()) == [2000]
+
+
 # -- what it has -----------------------------------------------------------------------------------
 
 _OFFSETS = st.one_of(
