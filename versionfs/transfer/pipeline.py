@@ -39,12 +39,14 @@ from versionfs.types import NO_ID
 
 _BATCH_FILES: Final = 64
 _BATCH_BYTES: Final = 2 * 1024 * 1024
-_BATCHES_IN_FLIGHT: Final = 6
+_BATCHES_IN_FLIGHT: Final = 12
 _QUEUE_BOUND: Final = 40_000
 _SLOW_SECONDS: Final = 0.0005
 """A source that takes longer for a small file is read by threads. One in the page cache is read
 faster here: handing the interpreter lock to and fro costs more than the reads."""
-_PROBE_EVERY: Final = 16
+_PROBE_EVERY: Final = 32
+_READERS: Final = 6
+"""A disk with queues answers as many requests in hardly more time than one (docs/design/006)."""
 _STREAM_AHEAD: Final = 2
 _STREAM_ATTEMPTS: Final = 3
 _SEALS: Final = 2
@@ -89,7 +91,7 @@ class Pipeline:
         self._reported = 0.0
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="compress")
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="pack")
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._stream = ThreadPoolExecutor(1, thread_name_prefix="stream")
         # Data packs in any order; metadata packs one after the other, beside them.
         seals = _SEALS if store.objects.is_local else _UPLOADS
