@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from versionfs.objectstore.protocol import (
     validate_prefix,
 )
 from versionfs.objectstore.retry import AttemptFailedError, Retries
-from versionfs.objectstore.s3body import read_body, read_body_into
+from versionfs.objectstore.s3body import check_range, read_body, read_body_into
 from versionfs.objectstore.s3client import S3Requests
 from versionfs.objectstore.s3errors import (
     ConditionFailedError,
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
 
 MULTIPART_BYTES: Final = 4 * PART_BYTES
-_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)")
 _ROUNDS: Final = 10
 
 
@@ -222,11 +220,11 @@ class S3Store:
                 count = read_body_into(reply, buffer)
                 if count is not None:
                     self._requests.received(count)
-                    _check_range(said, start, length, count)
+                    check_range(said, start, length, count)
                     return count
             data = self._body(reply)
             if said is not None:
-                _check_range(said, start, length, len(data))
+                check_range(said, start, length, len(data))
             elif not data or start >= len(data):  # the server knows no ranges, and sent all
                 raise OutOfRangeError
             else:
@@ -402,23 +400,6 @@ class S3Store:
         if expected is None:
             return ConflictError(f"{key} exists already: someone else made it")
         return ConflictError(f"{key} was changed by someone else")
-
-
-def _check_range(said: str, start: int, length: int | None, received: int) -> None:
-    """Checks a Content-Range against what was asked for and what came.
-
-    Raises:
-        AttemptFailedError: it is another range, or a part of it.
-    """
-    match = _CONTENT_RANGE.fullmatch(said)
-    if match is not None:
-        first, last = int(match[1]), int(match[2])
-        ends = [] if match[3] == "*" else [int(match[3]) - 1]
-        if length is not None:
-            ends.append(start + length - 1)
-        if first == start and last - first + 1 == received and last == min(ends, default=last):
-            return
-    raise AttemptFailedError("the reply is of another range", reached=True, maybe_done=True)
 
 
 def _md5(data: bytes = b"") -> hashlib._Hash:

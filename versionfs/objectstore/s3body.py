@@ -8,16 +8,19 @@ the ordinary way and copied.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from http.client import HTTPResponse
-from typing import Any
+from typing import Any, Final
 
 from botocore.exceptions import ReadTimeoutError, ResponseStreamingError
 from urllib3.exceptions import ProtocolError
 from urllib3.exceptions import ReadTimeoutError as Urllib3TimeoutError
 
 from versionfs.objectstore.retry import AttemptFailedError
+
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)")
 
 
 def read_body(reply: Any) -> bytes:
@@ -75,6 +78,23 @@ def read_body_into(reply: Any, buffer: memoryview) -> int | None:
         body.close()
     _check_length(reply, done)
     return done
+
+
+def check_range(said: str, start: int, length: int | None, received: int) -> None:
+    """Checks a Content-Range against what was asked for and what came.
+
+    Raises:
+        AttemptFailedError: it is another range, or a part of it.
+    """
+    match = _CONTENT_RANGE.fullmatch(said)
+    if match is not None:
+        first, last = int(match[1]), int(match[2])
+        ends = [] if match[3] == "*" else [int(match[3]) - 1]
+        if length is not None:
+            ends.append(start + length - 1)
+        if first == start and last - first + 1 == received and last == min(ends, default=last):
+            return
+    raise AttemptFailedError("the reply is of another range", reached=True, maybe_done=True)
 
 
 def _check_length(reply: Any, length: int) -> None:

@@ -12,13 +12,16 @@ from typing import Final
 
 from versionfs.chunkstore import PackRange, PackSource
 
-FIRST_BYTES: Final = 16 * 1024 * 1024
+FIRST_BYTES: Final = 8 * 1024 * 1024
 MOST_BYTES: Final = 40 * 1024 * 1024
 _GROWTH: Final = 3
 _REQUEST_BYTES: Final = 8 * 1024 * 1024
 """What is asked for at a time, once the window is large: a request costs processor time."""
 _REST_BYTES: Final = 1024 * 1024
 """So little of a pack is not left for a request of its own."""
+_EAGER_BYTES: Final = 256 * 1024
+"""Who begins with so many bytes of a file, at once, will read on: the kernel asks for less when
+somebody looks at a head."""
 _OUT_OF_ORDER_BYTES: Final = 4 * 1024 * 1024
 """How far a read may be from where the last one ended: the kernel sends several at a time, of up to
 1 MiB each, and threads take them in any order."""
@@ -65,7 +68,7 @@ class Readahead:
                 return
             self._next = end
             self._in_order += 1
-            if self._in_order < 2:
+            if self._in_order < 2 and (offset or end < _EAGER_BYTES):
                 return
             if not self._window:
                 self._window = FIRST_BYTES

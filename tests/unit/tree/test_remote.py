@@ -25,6 +25,7 @@ from versionfs.objectstore import WouldBlock, may_block, never_blocking
 from versionfs.repo import Store
 from versionfs.repo.format import FORMAT_KEY, StoreFormat
 from versionfs.tree import build_directory, directory_entry
+from versionfs.tree.readahead import FIRST_BYTES
 from versionfs.types import Entry, NodeRef
 
 MIB = 1 << 20
@@ -98,6 +99,22 @@ def test_a_sequential_reader_gets_8_mib_a_request_several_at_a_time(
     assert objects.requests["get"] <= 16 + 16
     assert objects.received <= entry.size * 1.05
     assert objects.most_at_once >= 3
+
+
+def test_who_begins_with_much_of_a_file_is_read_ahead_of_at_once(
+    large: tuple[Entry, bytes], remote: Open
+) -> None:
+    entry, data = large
+    for machine, size, ahead in (("b", 4096, False), ("c", 256 * 1024, True)):
+        store, objects = remote(machine)
+        content = store.contents.open(entry)
+        assert content.read(0, size) == data[:size]
+        settle(store)
+        source = store.source
+        assert isinstance(source, FetchingSource)
+        prefetched = source.statistics().prefetched_bytes
+        assert bool(prefetched) == ahead
+        assert objects.received <= FIRST_BYTES + 2 * MIB
 
 
 def test_requests_of_the_kernel_out_of_order_are_sequential_too(
