@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.bench import clients
-from scripts.bench.datasets import DataSets, Scale
+from scripts.bench.datasets import VERSION, DataSets, Scale
 from scripts.bench.figures import alternated
 from scripts.bench.peers.base import Peer
 from scripts.bench.peers.borg import Borg
@@ -25,7 +24,7 @@ from scripts.bench.peers.ours import Versionfs
 from scripts.bench.peers.plain import Plain
 from scripts.bench.peers.restic import Restic
 from scripts.bench.peers.squashfs import Squashfs
-from scripts.bench.programs import ROOT, ProgramError, command, drop_caches
+from scripts.bench.programs import ROOT, ProgramError, command, drop_caches, mounts_below, remove
 from scripts.bench.rows import BRANCH, BY_KEY, READ_ONLY, SNAPSHOT
 
 _CHECKED: Final = 4 << 20
@@ -73,10 +72,13 @@ class Bench:
                 self.missing[peer.name] = "not installed"
         self._checked: set[tuple[str, Path]] = set()
         self._known_names: dict[Path, list[str]] = {}
+        # What a run left that was ended.
+        for left in mounts_below(self.folder):
+            command("umount", "--lazy", left)
         self.point = self.folder / "mount"
         self.point.mkdir(parents=True, exist_ok=True)
         self.work = self.folder / "work"
-        shutil.rmtree(self.work, ignore_errors=True)
+        remove(self.work)
         self.work.mkdir()
 
     def note(self, key: str, contender: str, value: float) -> None:
@@ -89,7 +91,7 @@ class Bench:
         """Forgets the samples of a group that failed: half of a row is no row."""
         for key in [key for key in self.samples if BY_KEY[key].group == group]:
             del self.samples[key]
-        shutil.rmtree(self.work, ignore_errors=True)
+        remove(self.work)
         self.work.mkdir()
 
     def store_of(self, peer: Peer, name: str, source: Path) -> Path:
@@ -100,12 +102,12 @@ class Bench:
         state = f"{code_id(self.code) if peer is self.ours else peer.version()} {recipe_id(peer)}"
         store = self.folder / "stores" / self.scale.name / peer.name / name
         stamp = store.parent / f"{name}.complete"
-        wanted = f"{state} {source} {source.stat().st_ino}"
+        wanted = f"{state} {source} {VERSION}"
         if stamp.exists() and stamp.read_text() == wanted:
             return store
         self.say(f"  preparing {name} for {peer.name}")
         stamp.unlink(missing_ok=True)
-        shutil.rmtree(store, ignore_errors=True)
+        remove(store)
         peer.create(store)
         peer.take(store, source)
         os.sync()

@@ -1,7 +1,7 @@
 """The data sets: built once in a folder, the same bytes each time, and used again by later runs.
 
 A set that is complete has a stamp ``NAME.complete`` beside it. A change of how a set is made must
-change ``_VERSION``.
+change ``VERSION``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from scripts.bench.edits import Edit, apply_edits, plan_edits
+from scripts.bench.programs import remove
 from scripts.bench.text import Text
 
-_VERSION: Final = "2"
+VERSION: Final = "2"
 _MIB: Final = 1 << 20
 
 
@@ -102,15 +103,15 @@ class DataSets:
 
     def _built(self, name: str, make: Callable[[Path], object]) -> Path:
         folder, stamp = self.folder / name, self.folder / f"{name}.complete"
-        if stamp.exists() and stamp.read_text() == _VERSION:
+        if stamp.exists() and stamp.read_text() == VERSION:
             return folder
         self._say(f"building the data set {name} ({self.scale.name})")
         stamp.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         folder.mkdir(parents=True)
         make(folder)
         os.sync()
-        stamp.write_text(_VERSION)
+        stamp.write_text(VERSION)
         return folder
 
 

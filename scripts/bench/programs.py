@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ PROGRAMS: Final = Path(os.environ.get("VERSIONFS_BENCH_PROGRAMS") or ROOT / ".be
 P = ParamSpec("P")
 
 _MOUNT_SECONDS: Final = 120.0
+_BUSY_TRIES: Final = 300
 
 
 class ProgramError(Exception):
@@ -122,19 +124,31 @@ def bound(source: Path, point: Path) -> Iterator[Path]:
     try:
         yield point
     finally:
-        command("umount", point)
+        # git goes on in the background for a while.
+        for _ in range(_BUSY_TRIES):
+            if subprocess.run(["umount", point], capture_output=True, check=False).returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            command("umount", "--lazy", point)
 
 
-def child_of(pid: int) -> list[int]:
-    """Returns a process and all below it."""
-    found = [pid]
-    for each in found:
-        try:
-            text = Path(f"/proc/{each}/task/{each}/children").read_text()
-        except OSError:
-            continue
-        found += [int(word) for word in text.split()]
-    return found
+def mounts_below(folder: Path) -> list[Path]:
+    """Returns what is mounted at and below a folder, the innermost first."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [Path(line.split()[4].encode().decode("unicode_escape")) for line in lines]
+    return sorted((point for point in points if point.is_relative_to(folder)), reverse=True)
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder with all that is in it, if it exists.
+
+    Raises:
+        ProgramError: something is mounted in it: that would be removed too.
+    """
+    if mounts_below(folder):
+        raise ProgramError(f"{folder} is not removed: something is mounted in it")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def memory_of(pid: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from scripts.bench.bench import Bench
 from scripts.bench.groups import commit
 from scripts.bench.groups.write import half_random
 from scripts.bench.peers.ours import Daemon
-from scripts.bench.programs import bound, drop_caches
+from scripts.bench.programs import bound, drop_caches, remove
 from scripts.bench.rows import BRANCH, READ_ONLY, SNAPSHOT
 
 Work = Callable[[Path], float]
@@ -137,7 +136,7 @@ def _listing(bench: Bench) -> list[Scenario]:
 def _import(bench: Bench) -> list[Scenario]:
     @contextmanager
     def ready(second: bool) -> Iterator[tuple[Path, list[str | Path]]]:
-        store, place = bench.work / "profiled", bench.work / "set"
+        store, place = bench.work / "profiled", bench.folder / "source"
         bench.ours.create(store)
         try:
             if second:
@@ -148,7 +147,7 @@ def _import(bench: Bench) -> list[Scenario]:
                 drop_caches()
                 yield store, ["import", place, "set", "-m", "version"]
         finally:
-            shutil.rmtree(store)
+            remove(store)
 
     return [
         OfCommand("import of the mixed set", lambda: ready(False)),
@@ -208,7 +207,7 @@ def _write(bench: Bench) -> list[Scenario]:
             with bench.ours.ordinary(store, bench.point) as daemon:
                 yield daemon, daemon.branch
         finally:
-            shutil.rmtree(store)
+            remove(store)
 
     def create(folder: Path) -> float:
         (folder / "new").mkdir()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.bench import programs
 from scripts.bench.datasets import SMALL, DataSets, edit_mixed, make_mixed, make_tree
 from scripts.bench.edits import LARGEST, SMALLEST, Edit, Kind, apply_edits, plan_edits
 from scripts.bench.figures import Better, Target, alternated, judge, speed_ratio, summarise
@@ -61,6 +62,25 @@ class TestDataSets:
         sets.mixed()
         assert len(said) == 2
         assert not (folder / "mine").exists()
+
+
+class TestRemoving:
+    def test_a_folder_goes_with_what_is_in_it(self, tmp_path):
+        (tmp_path / "a" / "b").mkdir(parents=True)
+        programs.remove(tmp_path / "a")
+        assert not (tmp_path / "a").exists()
+        programs.remove(tmp_path / "a")
+
+    def test_not_with_what_is_mounted_in_it(self, tmp_path, monkeypatch):
+        (tmp_path / "a" / "b").mkdir(parents=True)
+        monkeypatch.setattr(programs, "mounts_below", lambda folder: [folder / "b"])
+        with pytest.raises(programs.ProgramError, match="mounted"):
+            programs.remove(tmp_path / "a")
+        assert (tmp_path / "a" / "b").exists()
+
+    def test_mounts_below_a_folder_are_found(self):
+        assert Path("/proc") in programs.mounts_below(Path("/"))
+        assert programs.mounts_below(Path("/nowhere")) == []
 
 
 class TestVersionTwo:

@@ -65,6 +65,7 @@ def git_tree(bench: Bench, source: Path) -> Path:
     command("rm", "-rf", folder)
     folder.mkdir(parents=True)
     command("git", "init", "-q", "-b", "main", folder, environment=IDENTITY)
+    command("git", "config", "gc.auto", "0", environment=IDENTITY, folder=folder)
     parts = [b"commit refs/heads/main\ncommitter bench <bench@localhost> 0 +0000\ndata 3\none\n"]
     for top, folders, files in os.walk(source):
         folders.sort()

@@ -6,14 +6,12 @@ version 2 has the same inode and times as in version 1, as if it had been edited
 
 from __future__ import annotations
 
-import shutil
-
 from scripts.bench.bench import Bench
 from scripts.bench.figures import alternated
 from scripts.bench.peers.base import Peer
 from scripts.bench.peers.git import Dvc
 from scripts.bench.peers.squashfs import FastSquashfs, Squashfs
-from scripts.bench.programs import bound, drop_caches, timed
+from scripts.bench.programs import bound, drop_caches, remove, timed
 
 PEERS = ("squashfuse_ll", "restic", "borg", "casync", "dvc", "git")
 MIB = 1 << 20
@@ -33,7 +31,7 @@ def measure(bench: Bench) -> None:
 def _measure(bench: Bench, peer: Peer) -> None:
     first, second = bench.data.mixed(), bench.data.mixed_edited()
     name = "mksquashfs" if peer.name == "squashfuse_ll" else peer.name
-    store, place = bench.work / "store", bench.work / "set"
+    store, place = bench.work / "store", bench.folder / "source"
     peer.create(store)
     for source, key in ((first, "import."), (second, "import.v2-")):
         if isinstance(peer, Squashfs) and source is second:
@@ -45,4 +43,4 @@ def _measure(bench: Bench, peer: Peer) -> None:
             drop_caches()
             bench.note(f"{key}seconds", name, timed(peer.take, store, place))
         bench.note(f"{key}stored", name, (peer.stored(store) - before) / MIB)
-    shutil.rmtree(store)
+    remove(store)

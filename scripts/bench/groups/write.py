@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from pathlib import Path
 
 from scripts.bench.bench import Bench
 from scripts.bench.clients import create_files, write_large
 from scripts.bench.figures import alternated
-from scripts.bench.programs import timed
+from scripts.bench.programs import remove, timed
 from scripts.bench.rows import BRANCH, EXT4, RESTIC
 from scripts.bench.text import Text
 
@@ -42,7 +41,7 @@ def _ours(bench: Bench, data: memoryview) -> None:
         _large(bench, BRANCH, daemon.branch, data)
         seconds = timed(bench.ours.run, store, "commit", "set", "-m", "large")
         bench.note("write.commit", BRANCH, seconds)
-    shutil.rmtree(store)
+    remove(store)
 
 
 def _ext4(bench: Bench, data: memoryview) -> None:
@@ -55,16 +54,16 @@ def _ext4(bench: Bench, data: memoryview) -> None:
         restic.create(store)
         seconds = timed(restic.take, store, folder)
         bench.note("write.commit-files", RESTIC, seconds)
-        shutil.rmtree(store)
-    shutil.rmtree(folder)
+        remove(store)
+    remove(folder)
     folder.mkdir()
     _large(bench, EXT4, folder, data)
     if restic is not None:
         restic.create(store)
         seconds = timed(restic.take, store, folder)
         bench.note("write.commit", RESTIC, seconds)
-        shutil.rmtree(store)
-    shutil.rmtree(folder)
+        remove(store)
+    remove(folder)
 
 
 def _creates(bench: Bench, name: str, folder: Path, data: memoryview) -> None:

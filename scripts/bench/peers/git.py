@@ -30,6 +30,9 @@ class Git(Peer):
     def create(self, store: Path) -> None:
         super().create(store)
         command("git", "init", "-q", "--bare", store / "repository", environment=IDENTITY)
+        # It would repack in the background when it has returned: while the next one is measured.
+        quiet = ("git", f"--git-dir={store / 'repository'}", "config", "gc.auto", "0")
+        command(*quiet, environment=IDENTITY)
 
     def take(self, store: Path, source: Path) -> None:
         words = ("git", f"--git-dir={store / 'repository'}", f"--work-tree={source}")
