@@ -1,6 +1,6 @@
 """Directories and manifests: prolly trees that are read, edited and compared in O(difference)."""
 
-from versionfs.tree.content import PUSHED_BYTES, Contents, FileContent
+from versionfs.tree.content import Contents, FileContent
 from versionfs.tree.diff import Change, diff, diff_directory, same_entry
 from versionfs.tree.edit import (
     TreeEditor,
@@ -29,7 +29,6 @@ from versionfs.tree.recut import Kept, New, recut
 __all__ = [
     "EMPTY_FILE",
     "INDEX_MASK",
-    "PUSHED_BYTES",
     "SWITCH",
     "Change",
     "Child",

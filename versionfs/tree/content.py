@@ -12,14 +12,17 @@ from itertools import islice, takewhile
 from typing import Final
 
 from versionfs.chunkstore import MetadataReader, PackRange, PackReader
-from versionfs.errors import CorruptionError
+from versionfs.errors import CorruptionError, VersionFSError
 from versionfs.objectstore import WouldBlock, may_block
 from versionfs.tree.manifest import ManifestChild, ManifestNode, read_manifest_node
+from versionfs.tree.node import Leaf
 from versionfs.tree.readahead import Readahead
 from versionfs.types import NO_ID, Entry, Extent, Kind, Location, NodeRef
 
 PUSHED_BYTES: Final = 128 * 1024
 """The largest file whose bytes a mount gives the kernel with the answer to ``open``."""
+
+_FILE: Final = int(Kind.FILE)
 
 _NODE_CACHE: Final = 256
 """Decoded manifest nodes kept: of about 30 KiB each at most, so under 8 MiB."""
@@ -62,16 +65,19 @@ class Contents:
                 self._nodes.popitem(last=False)
         return node
 
-    def small(self, content: bytes, size: int, location: Location) -> memoryview:
-        """Returns the bytes of a file of one chunk, verified.
+    def to_push(self, leaf: Leaf, index: int) -> memoryview | None:
+        """Returns the bytes of a small file for the kernel's cache, verified.
 
-        Raises:
-            CorruptionError, WouldBlock: as ``FileContent.read``.
+        None if it is large or empty, or if its bytes cannot be read at once.
         """
-        data = self._packs.chunk(content, location, scan=True)
-        if len(data) != size:
-            raise CorruptionError(f"a file of {size} bytes has a chunk of {len(data)}")
-        return data
+        size, where = leaf.sizes[index], leaf.location(index)
+        if not 0 < size <= PUSHED_BYTES or leaf.kinds[index] != _FILE or where is None:
+            return None
+        try:
+            data = self._packs.chunk(leaf.content(index), where, scan=True)
+        except (WouldBlock, VersionFSError):
+            return None  # Who reads it waits for it, or gets the error.
+        return data if len(data) == size else None
 
     def want(self, extents: Iterable[Extent]) -> None:
         """Begins to fetch the bytes of extents, in parallel; does not wait for them."""

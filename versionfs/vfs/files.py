@@ -6,14 +6,10 @@ import errno
 from collections import OrderedDict
 from typing import Final
 
-from versionfs.errors import VersionFSError
-from versionfs.objectstore import WouldBlock
-from versionfs.tree import PUSHED_BYTES, Contents, FileContent, Leaf
+from versionfs.tree import Contents, FileContent, Leaf
 from versionfs.types import Kind
 from versionfs.vfs.directories import Directories
 from versionfs.vfs.errnos import FileSystemError
-
-_FILE: Final = int(Kind.FILE)
 
 _KEPT: Final = 512
 """Contents kept for the next read. One that fell out is opened again, which costs no I/O."""
@@ -55,15 +51,9 @@ class Files:
             return None
         leaf, index = self._regular(number)
         opens[number] = 1
-        size = leaf.sizes[index]
-        where = leaf.location(index)
-        if not 0 < size <= PUSHED_BYTES or leaf.kinds[index] != _FILE or where is None:
-            return None
-        try:
-            data = self._contents.small(leaf.content(index), size, where)
-        except (WouldBlock, VersionFSError):
-            return None  # Who reads it waits for it, or gets the error.
-        inodes.mark(number)
+        data = self._contents.to_push(leaf, index)
+        if data is not None:
+            inodes.mark(number)
         return data
 
     def _regular(self, number: int) -> tuple[Leaf, int]:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
-from versionfs.errors import FileSystemError, VersionFSError
+from versionfs.errors import FileSystemError
 from versionfs.objectstore import WouldBlock
-from versionfs.tree import PUSHED_BYTES, Contents, FileContent
+from versionfs.tree import Contents, FileContent
 from versionfs.types import Kind
 from versionfs.workspace.changes import Changes
 from versionfs.workspace.content import Layer, LayeredFile, Stack, create_layer, forget_layers
@@ -94,15 +94,9 @@ class Files:
         found = self._names.base_file(number)
         if found is None:
             return None
-        _, leaf, index = found
-        size, where = leaf.sizes[index], leaf.location(index)
-        if not 0 < size <= PUSHED_BYTES or leaf.kinds[index] != Kind.FILE or where is None:
-            return None
-        try:
-            data = self._contents.small(leaf.content(index), size, where)
-        except (WouldBlock, VersionFSError):
-            return None  # Who reads it waits for it, or gets the error.
-        known.mark(number)
+        data = self._contents.to_push(found[1], found[2])
+        if data is not None:
+            known.mark(number)
         return data
 
     def release(self, begin: Begin, number: int) -> None:
