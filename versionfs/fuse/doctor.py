@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -28,7 +29,8 @@ class Check:
 
 def checks(settings: Settings | None = None) -> list[Check]:
     """Returns all checks. Those of the store and the disk need ``settings``; nothing is changed."""
-    found = [_device(), _fusermount(), _pyfuse3(), _allow_other(), _lmdb()]
+    found = [_device(), _fusermount(), _pyfuse3(),
+        _compiled(), _allow_other(), _lmdb()]
     if settings is not None:
         found += [_store(settings), _disk(settings)]
     return found
@@ -80,6 +82,21 @@ def _pyfuse3() -> Check:
             "`apt install fuse3 libfuse3-dev pkg-config gcc python3-dev`, then install versionfs",
         )
     return Check("pyfuse3", True, f"pyfuse3 {pyfuse3.__version__}")
+
+
+def _compiled() -> Check:
+    """Looks for what was compiled with this package; mounts work without it."""
+    wanted = ("versionfs.tree._numbers", "versionfs.fuse._accelerator")
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+    if not missing:
+        return Check("compiled parts", True, "all there")
+    return Check(
+        "compiled parts",
+        True,
+        f"missing: {', '.join(missing)} (they are optional)",
+        "mounts are faster with them: `apt install gcc libfuse3-dev pkg-config python3-dev`, then "
+        "install versionfs anew",
+    )
 
 
 def _allow_other() -> Check:

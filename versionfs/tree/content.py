@@ -17,7 +17,7 @@ from versionfs.objectstore import WouldBlock, may_block
 from versionfs.tree.manifest import ManifestChild, ManifestNode, read_manifest_node
 from versionfs.tree.node import Leaf
 from versionfs.tree.readahead import Readahead
-from versionfs.types import NO_ID, Entry, Extent, Kind, Location, NodeRef
+from versionfs.types import NO_ID, Entry, Extent, Kind, NodeRef
 
 PUSHED_BYTES: Final = 128 * 1024
 """The largest file whose bytes a mount gives the kernel with the answer to ``open``."""
