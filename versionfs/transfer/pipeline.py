@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -42,8 +43,11 @@ _BATCH_BYTES: Final = 2 * 1024 * 1024
 _BATCHES_IN_FLIGHT: Final = 12
 _QUEUE_BOUND: Final = 40_000
 _SLOW_SECONDS: Final = 0.0005
-"""A source that takes longer for a small file is read by threads. One in the page cache is read
-faster here: handing the interpreter lock to and fro costs more than the reads."""
+_DISK_SHARE: Final = 8
+"""A source is slow if a small file takes longer, or if of so many files one came from a disk: then
+threads read it. One in the page cache is read faster here: handing the interpreter lock to and fro
+costs more than the reads."""
+_PAGE_SECTORS: Final = 8
 _PROBE_EVERY: Final = 32
 _READERS: Final = 6
 """A disk with queues answers as many requests in hardly more time than one (docs/design/006)."""
@@ -237,10 +241,13 @@ class Pipeline:
         if self._slow_source and self._batch_number % _PROBE_EVERY:
             future = self._readers.submit(self._read_batch, paths)
         else:
-            began = time.monotonic()
+            began, disk = time.monotonic(), _disk_reads()
             future = Future()
             future.set_result(self._read_batch(paths))
-            self._slow_source = time.monotonic() - began > _SLOW_SECONDS * len(paths)
+            self._slow_source = (
+                time.monotonic() - began > _SLOW_SECONDS * len(paths)
+                or (_disk_reads() - disk) * _DISK_SHARE > len(paths) * _PAGE_SECTORS
+            )
         self._batches.append((future, batch))
 
     def _read_batch(self, files: list[tuple[bytes, int, bytes]]) -> list[FileRead | OSError]:
@@ -361,6 +368,11 @@ class Pipeline:
             self._take_batch()
         self.chunks.seal()
         self._drain()
+
+
+def _disk_reads() -> int:
+    """Returns the sectors of 512 bytes that this thread has had read from disks."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
 
 
 def _nothing() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +22,8 @@ from versionfs.chunking.blocks import BLOCK_TARGET_BYTES
 from versionfs.chunkstore import MetadataReader
 from versionfs.index.environment import Environment
 from versionfs.repo import Store
+from versionfs.transfer import pipeline
+from versionfs.transfer.reading import read_whole
 
 
 class Counted:
@@ -149,3 +153,28 @@ def test_a_library_user_loads_what_is_asked_for() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("sectors", "threads"), [(0, False), (64, True)])
+def test_files_that_come_from_a_disk_are_read_by_threads(
+    store: Store,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sectors: int,
+    threads: bool,
+) -> None:
+    reads = count(step=sectors * 8)
+    monkeypatch.setattr(pipeline, "_disk_reads", lambda: next(reads))
+    monkeypatch.setattr(pipeline, "_SLOW_SECONDS", 1000)
+    seen: Counter[bool] = Counter()
+    real = read_whole
+
+    def reading(*arguments: Any) -> Any:
+        seen[threading.current_thread() is threading.main_thread()] += 1
+        return real(*arguments)
+
+    monkeypatch.setattr(pipeline, "read_whole", reading)
+    make_files(source, 3, 200)
+    assert bring(store, source).files_read == 600
+    assert (seen[False] > 450) == threads
+    assert seen.total() == 600
