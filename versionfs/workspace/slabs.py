@@ -347,7 +347,8 @@ class Slabs:
         """
         slab = self._slab(layers[0] // SLOTS)
         assert slab is not None
-        table, taken = bytearray(slab.table), []
+        table = bytearray(slab.table)
+        taken: list[tuple[int, int]] = []
         for layer in layers:
             index = layer % SLOTS
             taken.append((index, _ENTRY.unpack_from(table, index * 16)[1]))
