@@ -93,6 +93,8 @@ ROWS: Final = (
         _LESS,
         (Target(VERSIONFS, 100, ("git",)),
          Target(VERSIONFS, 2, ("versionfs, 1,000 files",), "at most"))),
+    Row("commit.cold", "the same, caches dropped", "seconds", _LESS,
+        (Target(VERSIONFS, 100, ("git",)),)),
     Row("write.create", "create + write 4 KiB + close in a branch folder", "files/s", _MORE,
         (Target(BRANCH, 6000, kind="absolute"), Target(BRANCH, 0.15, (EXT4,)))),
     Row("write.sequential", "1 MiB sequential writes with fsync at the end", "MiB/s", _MORE,

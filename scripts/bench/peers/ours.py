@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench.peers.base import Peer
-from scripts.bench.programs import ROOT, command
+from scripts.bench.programs import ROOT, ProgramError, command
 from versionfs.fuse import control
 
 
@@ -85,6 +85,15 @@ class Daemon:
             if record["mountpoint"] == os.fspath(point):
                 self.pid = int(record["pid"])
                 self._socket = path.with_suffix(".sock")
+
+    def commit(self, message: str) -> None:
+        """Commits the branch, by asking for it as the command line does."""
+        request = {"op": "workspace-commit", "repository": "set", "branch": "main"}
+        reply = control.ask(
+            self._socket, request | {"message": message, "author": "bench", "metadata": {}}, 600
+        )
+        if not reply or not reply.get("ok") or not reply.get("owned"):
+            raise ProgramError(f"the daemon did not commit: {reply}")
 
     def statistics(self) -> dict[str, Any]:
         """Returns what the daemon counted since it began."""
