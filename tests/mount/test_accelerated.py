@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.support import folder, link
 from versionfs.tree import SWITCH, compiled
 
 compiled_only = pytest.mark.skipif(compiled is None, reason="nothing is compiled here")
@@ -39,8 +40,8 @@ def read_all(folder: Path) -> dict[bytes, bytes]:
 @pytest.mark.parametrize("place", ["main", "main@~0"])
 def test_a_small_file_is_in_the_cache_when_it_is_open(world, files, place):
     data = world.mount()
-    folder = data / "photos" / place
-    assert read_all(folder) == files
+    top = data / "photos" / place
+    assert read_all(top) == files
     assert requests(world, data, "read") == 0
     opened = requests(world, data, "open")
     assert opened == len(files)
@@ -51,11 +52,11 @@ def test_a_small_file_is_in_the_cache_when_it_is_open(world, files, place):
 @compiled_only
 def test_a_read_only_mount_is_not_asked_to_open_what_the_kernel_knows(world, files):
     data = world.mount(read_only=True)
-    folder = data / "photos/main"
-    assert read_all(folder) == files
+    top = data / "photos/main"
+    assert read_all(top) == files
     before = world.statistics(data)["requests"]
     for _ in range(3):
-        assert read_all(folder) == files
+        assert read_all(top) == files
     after = world.statistics(data)["requests"]
     for kind in ("open", "read", "release", "lookup", "getattr", "readdir"):
         assert after.get(kind, 0) == before.get(kind, 0), kind
@@ -66,11 +67,11 @@ def test_a_read_only_mount_is_not_asked_to_open_what_the_kernel_knows(world, fil
 @pytest.mark.parametrize("place", ["main", "main@~0"])
 def test_a_listing_is_kept_until_it_changes(world, files, place):
     data = world.mount()
-    folder = data / "photos" / place / "d"
-    names = os.listdir(folder)
+    top = data / "photos" / place / "d"
+    names = os.listdir(top)
     before = requests(world, data, "readdir")
     for _ in range(20):
-        assert os.listdir(folder) == names
+        assert os.listdir(top) == names
     assert requests(world, data, "readdir") == before
 
 
@@ -92,17 +93,39 @@ def test_a_listing_follows_the_branch_though_no_time_tells(world):
     world.commit({b"d/a": b"1"}, time_ns=1_700_000_000 * 10**9)
     for options in ({}, {"read_only": True}):
         data = world.mount(name=f"data{len(options)}", **options)
-        folder = data / "photos/main/d"
-        listed = os.listdir(folder)
-        times = os.stat(folder).st_mtime_ns
+        top = data / "photos/main/d"
+        listed = os.listdir(top)
+        times = os.stat(top).st_mtime_ns
         name = f"b{len(options)}"
         world.commit({b"d/" + name.encode(): b"2"}, time_ns=1_700_000_000 * 10**9)
-        assert sorted(os.listdir(folder)) == sorted([*listed, name])
-        assert os.stat(folder).st_mtime_ns == times
+        assert sorted(os.listdir(top)) == sorted([*listed, name])
+        assert os.stat(top).st_mtime_ns == times
         world.commit({b"d/a": b"other"}, time_ns=1_700_000_000 * 10**9)
-        assert (folder / "a").read_bytes() == b"other"
+        assert (top / "a").read_bytes() == b"other"
         world.commit({b"d/a": b"1"}, time_ns=1_700_000_000 * 10**9)
-        assert (folder / "a").read_bytes() == b"1"
+        assert (top / "a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("place", ["main", "main@~0"])
+def test_a_packed_tree_is_what_the_coroutines_give(world, monkeypatch, place):
+    changes = {b"d/f%04d" % i: b"%d" % (i % 7) for i in range(700)}
+    changes |= {b"d/e%d/x" % i: b"x" for i in range(5)}
+    changes[b"d/" + b"n" * 255] = b"long"
+    world.commit({**changes, b"d/link": link(b"f0001"), b"d/empty": folder()})
+    found = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv(SWITCH, switch)
+        data = world.mount(name=f"data{switch}", read_only=switch == "0" and place == "main")
+        top = data / "photos" / place
+        shown = ["find", ".", "-printf", "%p %y %m %s %T@ %U %G %l %b\\n"]
+        listed = subprocess.run(shown, cwd=top, check=True, capture_output=True, text=True)
+        found.append(sorted(listed.stdout.splitlines()))
+        # By name it is the same inode as by the listing.
+        inodes = {entry.name: entry.inode() for entry in os.scandir(top / "d")}
+        assert all((top / "d" / name).lstat().st_ino == inodes[name] for name in inodes)
+        assert "Traceback" not in world.log(data)
+    assert len(found[0]) == 2 + 700 + 10 + 3
+    assert found[0] == found[1]
 
 
 def test_files_open_several_times_at_once(world, files):
@@ -117,8 +140,8 @@ def test_files_open_several_times_at_once(world, files):
 
 def test_many_processes_read_while_caches_are_dropped(world, files):
     data = world.mount()
-    folder = data / "photos/main@~0/d"
-    command = f"for i in 1 2 3 4 5; do cat {folder}/* | sha256sum; done"
+    top = data / "photos/main@~0/d"
+    command = f"for i in 1 2 3 4 5; do cat {top}/* | sha256sum; done"
     readers = [
         subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]

@@ -10,6 +10,7 @@ from versionfs.tree import compiled
 from versionfs.tree.numbers import PlainInodeTable
 from versionfs.types import Location, NodeRef, PackId
 from versionfs.vfs.inodes import FILE_BIT, LeafTable, next_number, place, split_place
+from versionfs.workspace.folders import hashed_number
 
 TABLES = [PlainInodeTable] if compiled is None else [PlainInodeTable, compiled.InodeTable]
 
@@ -118,6 +119,12 @@ def test_parents_and_marks_stay_with_their_number(kind):
 )
 def test_compiled_numbers_are_those_of_python(values):
     assert compiled.number(*values) == hash(values) & FILE_BIT - 1 | FILE_BIT
+
+
+@pytest.mark.skipif(compiled is None, reason="nothing is compiled here")
+@given(st.integers(1, 2**48 - 1), st.binary(min_size=1, max_size=255))
+def test_compiled_numbers_of_names_are_those_of_python(parent, name):
+    assert compiled.named_number(parent, name) == hashed_number(parent, name)
 
 
 def ref(number: int) -> NodeRef:

@@ -156,7 +156,11 @@ class Writing(Reading):
     def readdir(self, handle: int, start: int, room: int) -> object:
         """Returns packed entries; or a generator of entries, and seconds."""
         if self._serves(handle):
-            return self._requests.readdir_now(handle, start), DAY_SECONDS
+            requests = self._requests
+            packed = requests.readdir_packed_now(handle, start, room, DAY_SECONDS)
+            if packed is not None:
+                return packed
+            return requests.readdir_now(handle, start), DAY_SECONDS
         return super().readdir(handle, start, room)
 
     def releasedir(self, handle: int) -> object:

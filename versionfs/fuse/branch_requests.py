@@ -241,6 +241,13 @@ class BranchRequests:
         finally:
             items.close()
 
+    def readdir_packed_now(
+        self, handle: int, start: int, room: int, seconds: float
+    ) -> bytes | None:
+        """Returns entries as the kernel reads them; None if :meth:`readdir_now` must give them."""
+        branch, listing = self._branches.listing(handle)
+        return listing.packed(start, room, branch.shown_as(seconds), branch.number(0))
+
     def releasedir_now(self, handle: int) -> None:
         """Closes a directory."""
         self._branches.releasedir(handle)

@@ -29,8 +29,7 @@ class Check:
 
 def checks(settings: Settings | None = None) -> list[Check]:
     """Returns all checks. Those of the store and the disk need ``settings``; nothing is changed."""
-    found = [_device(), _fusermount(), _pyfuse3(),
-        _compiled(), _allow_other(), _lmdb()]
+    found = [_device(), _fusermount(), _pyfuse3(), _compiled(), _allow_other(), _lmdb()]
     if settings is not None:
         found += [_store(settings), _disk(settings)]
     return found

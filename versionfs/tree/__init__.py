@@ -23,6 +23,7 @@ from versionfs.tree.numbers import (
     place,
     split_place,
 )
+from versionfs.tree.packing import InFolder, Shown, pack_dot, pack_leaf
 from versionfs.tree.reader import Trees, TreeStatistics
 from versionfs.tree.recut import Kept, New, recut
 
@@ -36,6 +37,7 @@ __all__ = [
     "Contents",
     "FileContent",
     "FileEditor",
+    "InFolder",
     "Inner",
     "InodeTable",
     "Kept",
@@ -45,6 +47,7 @@ __all__ = [
     "ManifestChild",
     "MergeResult",
     "New",
+    "Shown",
     "StoredFile",
     "TreeEditor",
     "TreeStatistics",
@@ -59,6 +62,8 @@ __all__ = [
     "empty_directory",
     "encode_xattrs",
     "merge_trees",
+    "pack_dot",
+    "pack_leaf",
     "place",
     "recut",
     "same_entry",

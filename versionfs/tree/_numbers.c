@@ -158,6 +158,20 @@ static int intern(Table *table, uint64_t number, uint64_t place, uint64_t parent
     return 0;
 }
 
+/* Takes a lookup back that was just counted. */
+static void unintern(Table *table, uint64_t number)
+{
+    Shard *shard = shard_of(table, number);
+    size_t slot = slot_of(shard, number);
+    if (!shard->keys[slot] || shard->counts[slot] == COUNT_MAX)
+        return;
+    if (--shard->counts[slot] == 0) {
+        remove_slot(shard, slot);
+        shard->used--;
+        table->used--;
+    }
+}
+
 /* -- the type --------------------------------------------------------------------------------- */
 
 static void table_dealloc(Table *table)
@@ -405,6 +419,28 @@ static uint64_t number_of(uint64_t content, uint8_t kind, uint16_t mode, int64_t
     return (hash_tuple(hashes, 7) & (FILE_BIT - 1)) | FILE_BIT;
 }
 
+/* The number of a name in a directory of a workspace: see workspace/folders.py. */
+static uint64_t named_number(uint64_t parent, const char *name, Py_ssize_t length)
+{
+    const uint64_t hashed = 1ull << 47;
+    uint64_t value = 0;
+    while (length > 0)
+        value = (uint64_t)((((unsigned __int128)value << 8) | (uint8_t)name[--length]) % MODULUS);
+    uint64_t hashes[] = {hash_unsigned(parent), value};
+    return (hash_tuple(hashes, 2) & (hashed - 1)) | hashed;
+}
+
+static PyObject *py_named_number(PyObject *self, PyObject *args)
+{
+    unsigned long long parent;
+    const char *name;
+    Py_ssize_t length;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Ky#", &parent, &name, &length))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(named_number(parent, name, length));
+}
+
 static PyObject *py_number(PyObject *self, PyObject *args)
 {
     unsigned long long content, size;
@@ -421,6 +457,15 @@ static PyObject *py_number(PyObject *self, PyObject *args)
 
 static PyTypeObject TableType;
 
+/* Whether a dictionary has an integer for a key: 1, 0, or -1 with an exception. */
+static int has_key(PyObject *dictionary, uint64_t number)
+{
+    PyObject *key = PyLong_FromUnsignedLongLong(number);
+    int found = key == NULL ? -1 : PyDict_Contains(dictionary, key);
+    Py_XDECREF(key);
+    return found;
+}
+
 enum { KINDS, MODES, SIZES, MTIMES, UIDS, GIDS, CONTENTS, COLUMNS };
 
 static const Py_ssize_t widths[COLUMNS] = {1, 2, 8, 8, 4, 4, 32};
@@ -436,29 +481,34 @@ static void split_time(int64_t ns, uint64_t *seconds, uint32_t *rest)
     *rest = (uint32_t)part;
 }
 
-/* What of a leaf's entries the kernel is given; by the columns of the leaf. */
+/* What of a leaf's entries the kernel is given; by the columns of the leaf.
+ *
+ * With a parent, files have the numbers that a workspace gives to names in it, with ``bits`` set in
+ * what the kernel is told, and ``taken`` are numbers that directories have. */
 static PyObject *pack_entries(PyObject *self, PyObject *args, PyObject *keywords)
 {
     static char *parameters[] = {"table",   "place",    "offset",  "room",   "seconds", "uid",
-                                 "gid",     "names",    "columns", "extras", "special", NULL};
+                                 "gid",     "names",    "columns", "extras", "special", "parent",
+                                 "bits",    "taken",    NULL};
     static const uint32_t types[] = {0, 0100000, 0100000, 0040000, 0120000};
     Table *table;
-    unsigned long long place, offset;
+    unsigned long long place, offset, parent = 0, bits = 0;
     Py_ssize_t room;
     double seconds;
     long long uid, gid;
-    PyObject *names, *columns, *extras, *special, *result = NULL;
+    PyObject *names, *columns, *extras, *special, *taken = NULL, *result = NULL;
     Py_buffer views[COLUMNS];
     int held_views = 0;
     (void)self;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!KKndLLO!O!O!O", parameters, &TableType,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!KKndLLO!O!O!O|KKO!", parameters,
+                                     &TableType,
                                      &table, &place, &offset, &room, &seconds, &uid, &gid,
                                      &PyList_Type, &names, &PyTuple_Type, &columns, &PyDict_Type,
-                                     &extras, &special))
+                                     &extras, &special, &parent, &bits, &PyDict_Type, &taken))
         return NULL;
     Py_ssize_t count = PyList_GET_SIZE(names);
-    if (PyTuple_GET_SIZE(columns) != COLUMNS) {
-        PyErr_SetString(PyExc_ValueError, "seven columns");
+    if (PyTuple_GET_SIZE(columns) != COLUMNS || (parent && taken == NULL)) {
+        PyErr_SetString(PyExc_ValueError, "seven columns, and what is taken in a workspace");
         return NULL;
     }
     for (; held_views < COLUMNS; held_views++) {
@@ -490,7 +540,7 @@ static PyObject *pack_entries(PyObject *self, PyObject *args, PyObject *keywords
             break;
         uint8_t kind = ((uint8_t *)views[KINDS].buf)[index];
         uint16_t mode;
-        uint64_t size, content, number;
+        uint64_t size, content, number = 0;
         int64_t mtime, held = -1;
         uint32_t own_uid, own_gid;
         memcpy(&mode, (char *)views[MODES].buf + 2 * index, 2);
@@ -499,24 +549,39 @@ static PyObject *pack_entries(PyObject *self, PyObject *args, PyObject *keywords
         memcpy(&own_uid, (char *)views[UIDS].buf + 4 * index, 4);
         memcpy(&own_gid, (char *)views[GIDS].buf + 4 * index, 4);
         memcpy(&content, (char *)views[CONTENTS].buf + 32 * index, 8);
-        int is_special = kind == 3 || kind > 4;
-        if (!is_special && PyDict_GET_SIZE(extras)) {
-            PyObject *key = PyLong_FromSsize_t(index);
-            is_special = key == NULL ? -1 : PyDict_Contains(extras, key);
-            Py_XDECREF(key);
+        int is_special = kind == 3 || kind > 4, is_ours = 0;
+        if (!is_special && parent) {
+            number = named_number(parent, PyBytes_AS_STRING(name), length);
+            if (intern(table, number, place, parent, &held) < 0)
+                break;
+            Shard *shard = shard_of(table, number);
+            int collides = held < 0 ? has_key(taken, number)
+                                    : (uint64_t)held != place || shard->parents == NULL ||
+                                          shard->parents[slot_of(shard, number)] != parent;
+            if (collides)
+                unintern(table, number);
+            if (collides < 0)
+                break;
+            is_special = collides;
+            is_ours = !collides;
+            held = collides ? -2 : held;
+        } else if (!is_special) {
+            is_special = PyDict_GET_SIZE(extras) ? has_key(extras, (uint64_t)index) : 0;
             if (is_special < 0)
                 break;
+            if (!is_special) {
+                number = number_of(content, kind, mode, mtime, size, own_uid, own_gid);
+                if (intern(table, number, place, 0, &held) < 0)
+                    break;
+                is_ours = held < 0 || (uint64_t)held == place;
+            }
         }
-        if (!is_special) {
-            number = number_of(content, kind, mode, mtime, size, own_uid, own_gid);
-            if (intern(table, number, place, 0, &held) < 0)
-                break;
-            if (held < 0)
-                fresh++;
-        }
-        if (is_special || (held >= 0 && (uint64_t)held != place)) {
-            /* A directory, a symlink, or a number that another place has: for Python, which is told
-             * whether a lookup was counted already. */
+        if (is_ours) {
+            fresh += held < 0;
+            number |= bits;
+        } else {
+            /* A directory, a symlink, or a number that something else has: for Python, which is told
+             * whether a lookup was counted already (-2: none was). */
             PyObject *answer =
                 PyObject_CallFunction(special, "nL", index, (long long)(is_special ? -2 : held));
             if (answer == NULL)
@@ -610,8 +675,10 @@ static PyTypeObject TableType = {
 static PyMethodDef methods[] = {
     {"number", py_number, METH_VARARGS,
      "number(content, kind, mode, mtime_ns, size, uid, gid) -> int: a file's inode number."},
+    {"named_number", py_named_number, METH_VARARGS,
+     "named_number(parent, name) -> int: the number of a name in a workspace."},
     {"pack_entries", (PyCFunction)(void (*)(void))pack_entries, METH_VARARGS | METH_KEYWORDS,
-     "pack_entries(...) -> (bytes, entries, new ones): see versionfs.vfs.packing."},
+     "pack_entries(...) -> (bytes, entries, new ones): see versionfs.tree.packing."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from versionfs.errors import ConflictError
 from versionfs.repo import Store
+from versionfs.tree import Shown
 from versionfs.types import Commit
 from versionfs.vfs.nodes import ROOT_NUMBER
 from versionfs.vfs.owner import Owner
@@ -50,6 +51,10 @@ class Branch:
     def number(self, local: int) -> int:
         """Returns the mount's number for one of the workspace's."""
         return self._bits | local
+
+    def shown_as(self, seconds: float) -> Shown:
+        """Returns how entries that may be kept for some seconds are shown."""
+        return Shown(seconds, *(self._fixed or ()))
 
     def shown(self, stat: Stat) -> Stat:
         """Returns attributes as the mount shows them."""

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Generator
 from typing import Final
 
-from versionfs.tree import Leaf, Trees, compiled
+from versionfs.tree import Leaf, Shown, Trees, compiled, pack_leaf
 from versionfs.types import Entry, Kind, NodeRef
 from versionfs.vfs.inodes import (
     INDEX_MASK,
@@ -217,25 +217,13 @@ class Directories:
                 return self._file(number, leaf, leaf_number, index)
             return self._settle(number, held, leaf, leaf_number, index)
 
-        uid, gid = self.owner.fixed or (-1, -1)
+        shown = Shown(seconds, *(self.owner.fixed or ()))
         try:
-            packed, taken, fresh = compiled.pack_entries(
-                self.inodes,
-                place(leaf_number, start),
-                offset,
-                room,
-                seconds,
-                uid,
-                gid,
-                leaf.names,
-                leaf.columns,
-                leaf.extras,
-                special,
-            )
-            self.leaves.use(leaf_number, fresh)
+            packed = pack_leaf(self.inodes, leaf, leaf_number, start, offset, room, shown, special)
+            self.leaves.use(leaf_number, packed.fresh)
         finally:
             self.leaves.drop(leaf_number)
-        return packed, taken
+        return packed.data, packed.entries
 
     # -- numbers -------------------------------------------------------------------------------
 

@@ -6,22 +6,17 @@ the last reply ended costs nothing; going back costs one step over the leaves pa
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from typing import Final, Protocol
 
-from versionfs.tree import Leaf
+from versionfs.tree import Leaf, pack_dot
 from versionfs.types import NodeRef
 from versionfs.vfs.directories import Directories, Item
 from versionfs.vfs.nodes import ROOT_NUMBER, Attributes, Directory, Node
 
 DOTS: Final = 2
 """Entries that every directory begins with."""
-
-
-_ENTRY: Final = struct.Struct("<Q120xQQII8s")
-"""A ``fuse_direntplus`` with a name of at most eight bytes and nothing but the inode's type."""
 
 
 class Listing(Protocol):
@@ -87,7 +82,8 @@ class TreeListing:
         parts = []
         for offset, node in ((0, directory), (1, directory.parent)):
             if start == offset:
-                dot = pack_dot(_dot(self._directories, node or directory, offset))
+                name, number, mode, *_ = _dot(self._directories, node or directory, offset)
+                dot = pack_dot(name, number, mode, offset + 1)
                 parts.append(dot)
                 room -= len(dot)
                 start += 1
@@ -218,12 +214,6 @@ class Lookup(Protocol):
     def __call__(self, node: Node, name: bytes, /) -> Attributes | None:
         """Returns the attributes of what has the name, or None."""
         ...
-
-
-def pack_dot(item: Item) -> bytes:
-    """Returns ``.`` or ``..`` as the kernel reads it; it looks at the number and the type only."""
-    name, number, mode, _, _, _, _, offset = item
-    return _ENTRY.pack(0, number, offset, len(name), mode >> 12, name)
 
 
 def _dot(directories: Directories, node: Node, offset: int) -> Item:

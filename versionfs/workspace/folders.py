@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from versionfs.tree import compiled
 from versionfs.types import NodeRef
 
 NUMBER_BITS: Final = 48
@@ -20,6 +21,18 @@ _MASK: Final = _HASHED - 1
 def hashed_number(parent: int, name: bytes) -> int:
     """Returns the number of a name in a directory, before collisions; the same in any process."""
     return hash((parent, int.from_bytes(name, "little"))) & _MASK | _HASHED
+
+
+def _agrees() -> bool:
+    """Whether the compiled numbers are those of this Python, whose hash of a tuple may change."""
+    samples = [(1, b"a"), (1 << 47 | 5, b"name.txt"), (77, bytes(range(1, 256))), (3, b"\xff" * 8)]
+    return compiled is not None and all(
+        compiled.named_number(*sample) == hashed_number(*sample) for sample in samples
+    )
+
+
+PACKS: Final = _agrees()
+"""Whether the entries of directories can be packed."""
 
 
 def next_number(number: int) -> int:

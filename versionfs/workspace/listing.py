@@ -9,12 +9,13 @@ only a commit in between gives offsets anew.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from versionfs.tree import Inner, Leaf
+from versionfs.tree import InFolder, Inner, Leaf, Shown, pack_dot, pack_leaf
 from versionfs.types import Kind, NodeRef
-from versionfs.workspace.folders import Folder, hashed_number
+from versionfs.workspace.folders import PACKS, Folder, hashed_number
 from versionfs.workspace.inode import WHITEOUT, decode_name, names_prefix
 
 if TYPE_CHECKING:
@@ -64,6 +65,79 @@ class WorkspaceListing:
             start = _CHANGED
         for index in range(start - _CHANGED, len(self._changed)):
             yield from self._looked_up(self._changed[index], _CHANGED + index + 1)
+
+    def packed(self, start: int, room: int, shown: Shown, bits: int) -> bytes | None:
+        """Takes entries as :meth:`items` does, as many as fit into ``room`` bytes, and packs them.
+
+        ``bits`` are set in the numbers that the kernel is told. None: nothing is packed where
+        anything was changed; ask :meth:`items`.
+        """
+        workspace, folder = self._workspace, self._folder
+        names = workspace.names
+        if not PACKS:
+            return None
+        if start == 0 or self._version < 0:
+            self._capture()
+        if (
+            self._changed
+            or self._hidden
+            or folder.version != self._version
+            or folder.base != self._base
+            or not names.is_plain
+        ):
+            return None
+        parts = []
+        for offset, node in ((0, folder), (1, folder.parent or folder)):
+            if start == offset:
+                name = b"." if not offset else b".."
+                parts.append(pack_dot(name, bits | node.number, stat.S_IFDIR, offset + 1))
+                room -= len(parts[-1])
+                start += 1
+        try:
+            for first, ref, leaf in (
+                () if self._base is None else self._leaves(self._base, 0, start - DOTS)
+            ):
+                begin = max(0, start - DOTS - first)
+                if begin >= leaf.count:
+                    continue
+                data, taken = self._packed_leaf(ref, leaf, begin, first, room, shown, bits)
+                parts.append(data)
+                room -= len(data)
+                if begin + taken < leaf.count:
+                    break
+        except BaseException:
+            # The kernel asks again for what is behind the entries that it gets.
+            if not any(parts):
+                raise
+        return b"".join(parts)
+
+    def _packed_leaf(
+        self, ref: NodeRef, leaf: Leaf, begin: int, first: int, room: int, shown: Shown, bits: int
+    ) -> tuple[bytes, int]:
+        folder, names = self._folder, self._workspace.names
+        leaf_number = names.leaves.number(ref)
+        names.leaves.use(leaf_number)
+
+        def special(index: int, _: int) -> int:
+            name = leaf.names[index]
+            if leaf.kinds[index] == _DIRECTORY:
+                found = names.find_in_base(folder, name)
+                assert found is not None
+                return bits | names.enter(folder, name, found)
+            hashed = hashed_number(folder.number, name)
+            return bits | names.enter_file(folder, name, hashed, leaf, leaf_number, index)
+
+        inside = InFolder(folder.number, bits, cast("dict[int, object]", names.folders))
+        try:
+            packed = pack_leaf(
+                names.known, leaf, leaf_number, begin, DOTS + first + begin, room, shown, special,
+                inside,
+            )  # fmt: skip
+            names.leaves.use(leaf_number, packed.fresh)
+            folder.known += packed.fresh
+        finally:
+            names.leaves.drop(leaf_number)
+        return packed.data, packed.entries
 
     def _capture(self) -> None:
         """Settles what is listed. What was listed before keeps its offset while the base stays."""
@@ -128,7 +202,7 @@ class WorkspaceListing:
         """Yields the entries of a leaf that have no record, as fast as can be."""
         workspace, folder, hidden = self._workspace, self._folder, self._hidden
         names = workspace.names
-        stat = workspace.base_stat
+        base_stat = workspace.base_stat
         leaf_number = names.leaves.number(ref)
         names.leaves.use(leaf_number)
         number = 0
@@ -151,7 +225,7 @@ class WorkspaceListing:
                 else:
                     hashed = hashed_number(folder.number, name)
                     number = names.enter_file(folder, name, hashed, leaf, leaf_number, index)
-                yield name, stat(number, leaf, index), offset
+                yield name, base_stat(number, leaf, index), offset
         except GeneratorExit:
             if number:
                 workspace.forget(number, 1)

@@ -87,6 +87,11 @@ class Names:
         self.remember(inode)
         return inode
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all names and numbers are those of the base: nothing was changed or moved."""
+        return not (self._pins or self.orphans or self.table.has_names)
+
     def remember(self, inode: Inode) -> None:
         """Keeps an inode, as it is in its record, for the next time."""
         self._cache[inode.number] = inode
