@@ -13,15 +13,18 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from types import TracebackType
 from typing import Final, Self
 
 from versionfs.chunking import chunk_id
 from versionfs.chunkstore import ChunkWriter, MetadataWriter, SegmentWriter
 from versionfs.repo import Store
+from versionfs.transfer.ahead import Ahead, Opened, open_ahead
 from versionfs.transfer.attributes import Attributes, read_xattrs, seen
 from versionfs.transfer.edited import EditedFile
 from versionfs.transfer.reading import (
@@ -43,10 +46,11 @@ _BATCH_BYTES: Final = 2 * 1024 * 1024
 _BATCHES_IN_FLIGHT: Final = 12
 _QUEUE_BOUND: Final = 40_000
 _SLOW_SECONDS: Final = 0.0005
+"""A source that takes longer for a small file is read by threads. One in the page cache is read
+faster here: handing the interpreter lock to and fro costs more than the reads."""
 _DISK_SHARE: Final = 8
-"""A source is slow if a small file takes longer, or if of so many files one came from a disk: then
-threads read it. One in the page cache is read faster here: handing the interpreter lock to and fro
-costs more than the reads."""
+"""If of so many files one came from a disk, the disk is asked for files some batches ahead."""
+_BATCHES_AHEAD: Final = 3
 _PAGE_SECTORS: Final = 8
 _PROBE_EVERY: Final = 32
 _READERS: Final = 6
@@ -71,6 +75,9 @@ class ImportProgress:
     new_bytes: int
     files_total: int | None = None
     bytes_total: int | None = None
+
+
+_Read = Future[list[FileRead | OSError]] | Ahead
 
 
 class Pipeline:
@@ -119,7 +126,8 @@ class Pipeline:
         self._batch_bytes = 0
         self._batch_number = 0
         self._slow_source = False
-        self._batches: deque[tuple[Future[list[FileRead | OSError]], list[WaitingFile]]] = deque()
+        self._from_disk = False
+        self._batches: deque[tuple[_Read, list[WaitingFile]]] = deque()
         self.files = 0
         self.bytes = 0
         self.files_read = 0
@@ -136,6 +144,9 @@ class Pipeline:
     ) -> None:
         for executor in (self._readers, self._stream):
             executor.shutdown(cancel_futures=True)
+        for read, _ in self._batches:
+            if isinstance(read, Ahead):
+                read.close()
         if kind is not None:
             self.chunks.abort()
             self.metadata.abort()
@@ -238,24 +249,32 @@ class Pipeline:
         batch, self._batch, self._batch_bytes = self._batch, [], 0
         paths = [(item.path, item.size, item.seen) for item in batch]
         self._batch_number += 1
+        read: _Read
         if self._slow_source and self._batch_number % _PROBE_EVERY:
-            future = self._readers.submit(self._read_batch, paths)
+            read = self._readers.submit(self._read_batch, paths)
+        elif self._from_disk and self._batch_number % _PROBE_EVERY:
+            opened = [open_ahead(path, size) for path, size, _ in paths]
+            read = Ahead(opened, partial(self._read_batch, paths, opened))
         else:
             began, disk = time.monotonic(), _disk_reads()
-            future = Future()
-            future.set_result(self._read_batch(paths))
-            self._slow_source = (
-                time.monotonic() - began > _SLOW_SECONDS * len(paths)
-                or (_disk_reads() - disk) * _DISK_SHARE > len(paths) * _PAGE_SECTORS
-            )
-        self._batches.append((future, batch))
+            read = Future()
+            read.set_result(self._read_batch(paths))
+            self._slow_source = time.monotonic() - began > _SLOW_SECONDS * len(paths)
+            disk = _disk_reads() - disk
+            self._from_disk = disk * _DISK_SHARE > len(paths) * _PAGE_SECTORS
+        self._batches.append((read, batch))
 
-    def _read_batch(self, files: list[tuple[bytes, int, bytes]]) -> list[FileRead | OSError]:
+    def _read_batch(
+        self,
+        files: list[tuple[bytes, int, bytes]],
+        opened: Sequence[Opened] | None = None,
+    ) -> list[FileRead | OSError]:
         results: list[FileRead | OSError] = []
         parameters = self._store.chunking
-        for path, size, listed in files:
+        for (path, size, listed), file in zip(files, opened or repeat(None), strict=False):
+            size = size if listed else -1
             try:
-                results.append(read_whole(path, parameters, size if listed else -1, listed))
+                results.append(read_whole(path, parameters, size, listed, file))
             except OSError as error:
                 results.append(error)
         return results
@@ -338,7 +357,11 @@ class Pipeline:
 
     def _pump(self) -> None:
         batches = self._batches
-        while batches and (len(batches) > _BATCHES_IN_FLIGHT or batches[0][0].done()):
+        while batches:
+            read = batches[0][0]
+            bound = _BATCHES_AHEAD if isinstance(read, Ahead) else _BATCHES_IN_FLIGHT
+            if len(batches) <= bound and not read.done():
+                break
             self._take_batch()
         self.chunks.pump()
         self._drain()

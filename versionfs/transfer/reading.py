@@ -55,18 +55,25 @@ def same_content(before: os.stat_result, after: os.stat_result) -> bool:
 
 
 def read_whole(
-    path: bytes, parameters: ChunkingParameters, size: int = -1, listed: bytes = b""
+    path: bytes,
+    parameters: ChunkingParameters,
+    size: int = -1,
+    listed: bytes = b"",
+    opened: int | OSError | None = None,
 ) -> FileRead:
     """Reads a small file; again when it changes meanwhile.
 
     ``size`` and ``listed`` are what ``lstat`` said of it (``attributes.seen``), if that is known:
-    a file that is still so when it has been read did not change.
+    a file that is still so when it has been read did not change. ``opened`` is what ``open_ahead``
+    returned for it, if it was asked; the descriptor is closed.
 
     Raises:
         ChangingError: it changed each time.
         OSError: it cannot be read.
     """
-    descriptor = os.open(path, _OPEN)
+    if isinstance(opened, OSError):
+        raise opened
+    descriptor = os.open(path, _OPEN) if opened is None else opened
     try:
         if 0 <= size <= parameters.min_bytes:
             data = os.pread(descriptor, size + 1, 0)

@@ -20,6 +20,7 @@ from tests.support.stores import LONG_AGO_NS, ROOT, bring, content, head
 from versionfs.chunking import BlockCodec
 from versionfs.chunking.blocks import BLOCK_TARGET_BYTES
 from versionfs.chunkstore import MetadataReader
+from versionfs.errors import StorageTransientError
 from versionfs.index.environment import Environment
 from versionfs.repo import Store
 from versionfs.transfer import pipeline
@@ -155,26 +156,52 @@ def test_a_library_user_loads_what_is_asked_for() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("sectors", "threads"), [(0, False), (64, True)])
-def test_files_that_come_from_a_disk_are_read_by_threads(
+@pytest.mark.parametrize(("sectors", "slow"), [(0, 1000.0), (64, 1000.0), (0, -1.0)])
+def test_how_a_source_is_read_depends_on_what_it_is(
     store: Store,
     source: Path,
+    counted: Counted,
     monkeypatch: pytest.MonkeyPatch,
     sectors: int,
-    threads: bool,
+    slow: float,
 ) -> None:
+    """From memory at once, from a disk after asking for some ahead, and by threads if need be."""
     reads = count(step=sectors * 8)
     monkeypatch.setattr(pipeline, "_disk_reads", lambda: next(reads))
-    monkeypatch.setattr(pipeline, "_SLOW_SECONDS", 1000)
-    seen: Counter[bool] = Counter()
+    monkeypatch.setattr(pipeline, "_SLOW_SECONDS", slow)
+    threads: Counter[bool] = Counter()
     real = read_whole
 
     def reading(*arguments: Any) -> Any:
-        seen[threading.current_thread() is threading.main_thread()] += 1
+        threads[threading.current_thread() is not threading.main_thread()] += 1
         return real(*arguments)
 
     monkeypatch.setattr(pipeline, "read_whole", reading)
+    counted(os, "posix_fadvise")
     make_files(source, 3, 200)
+    before = len(os.listdir("/proc/self/fd"))
     assert bring(store, source).files_read == 600
-    assert (seen[False] > 450) == threads
-    assert seen.total() == 600
+    assert threads.total() == 600
+    assert (threads[True] > 450) == (slow < 0)
+    assert (counted.calls["posix_fadvise"] > 450) == (sectors > 0)
+    assert abs(len(os.listdir("/proc/self/fd")) - before) < 10
+    for path in source.rglob("f*"):
+        assert content(store, os.fsencode(path.relative_to(source))) == path.read_bytes()
+
+
+def test_files_opened_ahead_are_closed_when_an_import_fails(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = count(step=10_000)
+    monkeypatch.setattr(pipeline, "_disk_reads", lambda: next(reads))
+    monkeypatch.setattr(pipeline, "_BATCHES_AHEAD", 100)
+    make_files(source, 3, 200)
+    before = len(os.listdir("/proc/self/fd"))
+
+    def broken(*_: Any) -> Any:
+        raise StorageTransientError("no")
+
+    monkeypatch.setattr(pipeline.Pipeline, "flush", broken)
+    with pytest.raises(StorageTransientError):
+        bring(store, source)
+    assert abs(len(os.listdir("/proc/self/fd")) - before) < 10
