@@ -385,9 +385,10 @@ def test_there_must_be_a_standard_input(store: Store) -> None:
 def test_a_file_of_zeros_is_a_file(
     store: Store, source: Path, size: int, compress: Callable[[bytes], bytes]
 ) -> None:
-    (source / "zeros").write_bytes(compress(bytes(size)))
+    data = compress(bytes(size))  # Once: gzip writes the time of day into it.
+    (source / "zeros").write_bytes(data)
     bring(store, source / "zeros", path=b"z")
-    assert content(store, b"z") == compress(bytes(size))
+    assert content(store, b"z") == data
 
 
 def test_a_tar_replaces_what_is_at_its_path(store: Store, source: Path) -> None:
