@@ -53,15 +53,15 @@ FULL: Final = Scale(
 )
 SMALL: Final = Scale(
     "small",
-    small_files=2_000,
-    large_mib=32,
-    wide_entries=5_000,
-    tree_entries=10_000,
+    small_files=1_000,
+    large_mib=16,
+    wide_entries=2_000,
+    tree_entries=5_000,
     parquet_rows=100_000,
-    reads_bytes=128 << 20,
-    creates=1_000,
-    written_mib=32,
-    random_reads=300,
+    reads_bytes=64 << 20,
+    creates=500,
+    written_mib=16,
+    random_reads=100,
 )
 SCALES: Final = {scale.name: scale for scale in (FULL, SMALL)}
 

@@ -30,7 +30,7 @@ def main() -> int:
     )
     parser.add_argument("groups", nargs="*", metavar="GROUP", help="what to measure; all without")
     parser.add_argument("--list", action="store_true", help="list the groups")
-    parser.add_argument("--rounds", type=int, default=None, help="5; 2 for --scale small")
+    parser.add_argument("--rounds", type=int, default=None, help="5; 1 for --scale small")
     parser.add_argument("--scale", choices=sorted(SCALES), default="full")
     parser.add_argument(
         "--folder", type=Path, default=ROOT / ".bench", help="data sets and stores, kept; .bench"
@@ -56,7 +56,7 @@ def main() -> int:
     if os.geteuid() != 0:
         parser.error("the page cache is dropped before cold measurements: this needs root")
     scale = SCALES[options.scale]
-    rounds = options.rounds or (5 if scale.name == "full" else 2)
+    rounds = options.rounds or (5 if scale.name == "full" else 1)
     peers = None if options.peers is None else options.peers.split(",")
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
