@@ -138,6 +138,7 @@ def test_an_interrupted_import_leaves_the_branch_as_it_was(photos):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+    assert process.stdin is not None
     member = tarfile.TarInfo("big")
     member.size = 1 << 30
     process.stdin.write(member.tobuf())

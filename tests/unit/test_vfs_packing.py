@@ -63,9 +63,14 @@ def store(tmp_path):
         yield store
 
 
+def folder_number(fs: FileSystem) -> int:
+    found = fs.lookup(ROOT, b"d").attributes
+    assert found is not None
+    return found.number
+
+
 def listed(fs: FileSystem, room: int | None) -> list[Packed]:
-    number = fs.lookup(ROOT, b"d").attributes.number
-    handle = fs.opendir(number)
+    handle = fs.opendir(folder_number(fs))
     found: list[Packed] = []
     start = 0
     while True:
@@ -114,9 +119,10 @@ def test_packed_entries_are_those_given_one_by_one(store, room, owner):
 def test_packed_from_any_offset(store):
     fs = FileSystem(store, parse_spec("photos/main@~0"), Owner(0, 0))
     whole = listed(fs, 1 << 20)
-    handle = fs.opendir(fs.lookup(ROOT, b"d").attributes.number)
+    handle = fs.opendir(folder_number(fs))
     for start in (500, 2, 0, 912, 1, 700, 300):
         data = fs.readdir_packed(handle, start, 2048)
+        assert data is not None
         assert unpack(data)[0] == whole[start]
     assert fs.readdir_packed(handle, len(whole), 4096) == b""
     assert fs.readdir_packed(handle, 5, 10) == b""  # no room for any

@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from versionfs.transfer.clone import ClonedRef, CloneProgress, CloneResult, Outcome, clone
-    from versionfs.transfer.export import ExportProgress, ExportResult, export
+    from versionfs.transfer.cloner import ClonedRef, CloneProgress, CloneResult, Outcome, clone
+    from versionfs.transfer.exporter import ExportProgress, ExportResult, export
     from versionfs.transfer.importer import ImportResult, import_source
     from versionfs.transfer.pipeline import ImportProgress
 
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ClonedRef": "clone",
-    "CloneProgress": "clone",
-    "CloneResult": "clone",
-    "Outcome": "clone",
-    "clone": "clone",
-    "ExportProgress": "export",
-    "ExportResult": "export",
-    "export": "export",
+    "ClonedRef": "cloner",
+    "CloneProgress": "cloner",
+    "CloneResult": "cloner",
+    "Outcome": "cloner",
+    "clone": "cloner",
+    "ExportProgress": "exporter",
+    "ExportResult": "exporter",
+    "export": "exporter",
     "ImportResult": "importer",
     "import_source": "importer",
     "ImportProgress": "pipeline",
@@ -48,7 +48,6 @@ def __getattr__(name: str) -> Any:
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     loaded = importlib.import_module(f"{__name__}.{module}")
-    for other, where in _MODULES.items():
-        if where == module:  # All of them: the import has bound the module to its own name here.
-            globals()[other] = getattr(loaded, other)
-    return globals()[name]
+    found = getattr(loaded, name)
+    globals()[name] = found
+    return found

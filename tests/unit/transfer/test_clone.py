@@ -17,7 +17,7 @@ from versionfs.errors import InvalidInputError, NotFoundError, StorageTransientE
 from versionfs.pack import PackKind, pack_key
 from versionfs.repo import RefKind, Store
 from versionfs.transfer import Outcome, clone, export, import_source
-from versionfs.transfer.clone import CloneProgress, CloneResult
+from versionfs.transfer.cloner import CloneProgress, CloneResult
 from versionfs.types import Commit, NodeRef
 
 FILES = {f"d{i % 5}/e{i % 11}/f{i}": 3000 + i for i in range(150)}

@@ -144,7 +144,7 @@ def test_waits_for_the_disk_do_not_grow_with_the_files(
 def test_a_library_user_loads_what_is_asked_for() -> None:
     code = (
         "import sys\n"
-        "from versionfs.transfer.clone import CloneResult\n"
+        "from versionfs.transfer.cloner import CloneResult\n"
         "from versionfs.transfer import import_source, export, ImportResult\n"
         "assert callable(import_source) and callable(export)\n"
         "heavy = {'tarfile', 'ulid', 'email', 'importlib.metadata', 'tempfile', 'difflib'}\n"
