@@ -37,10 +37,13 @@ class _OpenPack:
         with suppress(AttributeError, OSError):
             os.close(self.descriptor)
 
-    def read(self, start: int, length: int) -> bytes:
-        """Returns the bytes from ``start`` on; fewer at the end of the pack, perhaps elsewhere."""
+    def read(self, start: int, length: int, *, scan: bool) -> bytes:
+        """Returns the bytes from ``start`` on; fewer at the end of the pack, perhaps elsewhere.
+
+        ``scan`` says that what follows will likely be read, though nothing was before.
+        """
         end = start + length
-        if 0 <= start - self.position < _CLOSE_BYTES:
+        if 0 <= start - self.position < _CLOSE_BYTES or (scan and self.position < 0):
             if end + _AHEAD_BYTES // 2 > self.advised:
                 begin = max(end, self.advised)
                 self.advised = end + _AHEAD_BYTES
@@ -71,7 +74,7 @@ class OpenPackSource(DirectSource):
         pack: PackId,
         start: int,
         length: int,
-        scan: int = Scan.NONE,  # noqa: ARG002
+        scan: int = Scan.NONE,
     ) -> bytes:
         """See ``PackSource.read``."""
         with self._lock:
@@ -79,7 +82,7 @@ class OpenPackSource(DirectSource):
         try:
             if found is None:
                 found = self._open(pack)
-            data = found.read(start, length)
+            data = found.read(start, length, scan=scan != Scan.NONE)
             if len(data) == length:
                 return data
         except OSError:
