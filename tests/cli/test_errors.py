@@ -126,8 +126,8 @@ def run_as_nobody(cli, *arguments):
     """Runs a command without the powers of root."""
     # The interpreter and the package may lie where only root reads: they are loaded before.
     code = (
-        "import os, sys, importlib, pkgutil, versionfs.cli, versionfs.fuse, versionfs.transfer\n"
-        "for module in pkgutil.iter_modules(versionfs.cli.__path__, 'versionfs.cli.'):\n"
+        "import os, sys, importlib, pkgutil, versionfs\n"
+        "for module in pkgutil.walk_packages(versionfs.__path__, 'versionfs.'):\n"
         "    importlib.import_module(module.name)\n"
         "import humanize, traceback, encodings.idna, click.shell_completion, difflib\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"

@@ -287,7 +287,8 @@ def test_checks(photos):
     assert found["store"].ok
     assert found["disk space"].detail
     assert all(check.ok or check.remedy for check in found.values())
-    assert len(fuse.checks()) == 5
+    # Without settings there is no store to look at.
+    assert {check.name for check in fuse.checks()} == found.keys() - {"store", "disk space"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may set it")
