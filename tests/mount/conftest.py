@@ -59,7 +59,7 @@ class World:
         return record
 
     def statistics(self, path: Path) -> dict:
-        reply = fuse.request(self.settings, path, {"op": "statistics"})
+        reply = fuse.ask(self.settings, path, {"op": "statistics"})
         assert reply is not None
         found: dict = reply["statistics"]
         return found

@@ -6,6 +6,7 @@ import mmap
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,24 @@ def until(condition: Callable[[], bool]) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("it never came to be")
+
+
+def test_a_mounted_branch_is_committed_without_opening_the_store(desk):
+    """The start of the command is most of what a small commit costs."""
+    (desk.main / "new").write_text("new")
+    code = (
+        "import sys; from versionfs.cli.main import main; sys.argv[0] = 'versionfs'\n"
+        "code = main(sys.argv[1:]); print(code, *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "commit", "photos", "-m", "quick"],
+        env=desk.cli.env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    code, *modules = done.stdout.splitlines()[-1].split()
+    assert code == "0"
+    assert not {"lmdb", "versionfs.repo.store", "versionfs.tree"} & set(modules)
+    assert desk.subjects()[0] == "quick"
+    assert desk.cat("photos:new") == "new"
 
 
 # -- in the folder ---------------------------------------------------------------------------------

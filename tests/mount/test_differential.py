@@ -120,7 +120,7 @@ class Trial:
 
     def ask(self, op: str, **more: object) -> dict:
         message = {"op": op, "repository": "r", "branch": self.name, **more}
-        reply = fuse.request(self.arena.world.settings, self.arena.data, message)
+        reply = fuse.ask(self.arena.world.settings, self.arena.data, message)
         assert reply is not None
         assert reply.get("ok"), reply
         assert "failure" not in reply, reply

@@ -190,7 +190,7 @@ def test_unmounted_from_outside(photos):
 def test_stop_by_the_control_socket(photos):
     data = photos.mount()
     record = photos.record(data)
-    assert fuse.request(photos.settings, data, {"op": "stop"}) == {"ok": True}
+    assert fuse.ask(photos.settings, data, {"op": "stop"}) == {"ok": True}
     photos.wait_for_end(record)
     assert mounted_at(data) is None
 
@@ -199,7 +199,7 @@ def test_the_control_socket(photos):
     data = photos.mount()
     files = registry.files_of(photos.settings, data)
     assert stat.S_IMODE(files.socket.stat().st_mode) == 0o600
-    reply = fuse.request(photos.settings, data, {"op": "status"})
+    reply = fuse.ask(photos.settings, data, {"op": "status"})
     assert reply == {"ok": True, "pid": photos.record(data).pid, "mountpoint": str(data)}
     for message in ({"op": "nope"}, {}):
         reply = control.ask(files.socket, message, 5)

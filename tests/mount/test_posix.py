@@ -93,7 +93,7 @@ def head(main: Path) -> Path:
 
 def ask(world: Mounted, op: str, **more: object) -> dict:
     message = {"op": op, "repository": "photos", "branch": world.branch, **more}
-    reply = fuse.request(world.settings, world.mountpoints[0], message)
+    reply = fuse.ask(world.settings, world.mountpoints[0], message)
     assert reply is not None
     assert reply.get("ok"), reply
     assert "failure" not in reply, reply

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.stores import TINY_CHUNKS
 from versionfs.chunking import ChunkingParameters, Cutter, chunk_id
-from versionfs.tree.recut import Kept, recut
+from versionfs.tree.recutting import Kept, recut
 from versionfs.types import NO_ID, Extent
 
 ODD_CHUNKS = ChunkingParameters(67, 261, 1027)

@@ -87,7 +87,7 @@ class Machine(CommandLine):
 
     def transfers(self, path: Path) -> dict[str, Any]:
         """Returns what a mount asked of the server, as its daemon tells."""
-        reply = fuse.request(self.settings, path, {"op": "statistics"})
+        reply = fuse.ask(self.settings, path, {"op": "statistics"})
         assert reply is not None
         found: dict[str, Any] = reply["transfers"]
         return found

@@ -56,7 +56,7 @@ class Cutter:
 
     A cut is yielded as soon as no byte that follows can change it: at the latest when ``max_bytes``
     and two more bytes are fed that do not end in zeros. The bytes from any cut on are cut as if the
-    file began there; so a cutter may be started at one (``tree/recut.py``).
+    file began there; so a cutter may be started at one (``tree/recutting.py``).
 
     ``feed`` and ``finish`` yield cuts in order; ``data`` stays valid for as long as it is referred
     to. Memory is bounded by the largest piece fed plus two times ``max_bytes``. Not thread-safe.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from versionfs.repo import Repository, Store
-    from versionfs.tree.diff import Change
+    from versionfs.tree.diffing import Change
     from versionfs.types import Commit, Entry
 
 
@@ -22,7 +22,7 @@ def changes(store: Store, old: Entry | None, new: Entry | None) -> Iterator[Chan
     Between two directories the paths are relative to them, and ``.`` is the directory itself, where
     its mode or attributes changed. A file is the one path of what it is compared with.
     """
-    from versionfs.tree.diff import Change, diff, same_entry
+    from versionfs.tree.diffing import Change, diff, same_entry
 
     if all(entry is None or entry.is_dir for entry in (old, new)):
         own = [(entry.mode, entry.xattrs) for entry in (old, new) if entry is not None]

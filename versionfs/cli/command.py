@@ -86,6 +86,29 @@ def json_option() -> click.Option:
     )
 
 
+def _parse_metadata(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Returns what --metadata KEY=VALUE options say."""
+    pairs: dict[str, str] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+metadata_option = click.option(
+    "--metadata",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_parse_metadata,
+    help="A value to keep with the commit; may be repeated.",
+)
+"""--metadata of the commands that make commits: a dictionary."""
+
+
 class Command(click.Command):
     """A command that ends its help with an example, and takes --json and the global options."""
 

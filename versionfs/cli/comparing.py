@@ -16,7 +16,7 @@ from versionfs.cli.formats import human_size, quote, signed_size, text_of
 from versionfs.cli.output import Column, Output
 from versionfs.cli.session import Session
 from versionfs.errors import InvalidInputError, NotFoundError
-from versionfs.tree.diff import Change
+from versionfs.tree.diffing import Change
 
 if TYPE_CHECKING:
     from versionfs.cli.changes import Totals

@@ -112,7 +112,7 @@ def _touching(
         NotFoundError: no commit of them ever had it.
     """
     from versionfs.errors import NotFoundError
-    from versionfs.tree.diff import same_entry
+    from versionfs.tree.diffing import same_entry
 
     known: dict[bytes, Entry | None] = {}
 

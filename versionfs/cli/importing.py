@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from versionfs.cli.command import command
+from versionfs.cli.command import command, metadata_option
 from versionfs.cli.formats import count, human_size, one_line, ratio, text_of
 from versionfs.cli.progress import shown_progress
 from versionfs.cli.session import Session
@@ -18,19 +18,6 @@ from versionfs.types import short
 
 if TYPE_CHECKING:
     from versionfs.transfer import ImportResult
-
-
-def parse_metadata(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    """Returns what --metadata KEY=VALUE options say."""
-    pairs: dict[str, str] = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
-        pairs[key] = value
-    return pairs
 
 
 @command(
@@ -48,13 +35,7 @@ def parse_metadata(
 @click.option("--checksum", is_flag=True, help="Read every file, even if it looks unchanged.")
 @click.option("--skip-errors", is_flag=True, help="Leave out files that cannot be read.")
 @click.option("--author", help="Who made the commit; USER@HOST without it.")
-@click.option(
-    "--metadata",
-    metavar="KEY=VALUE",
-    multiple=True,
-    callback=parse_metadata,
-    help="A value to keep with the commit; may be repeated.",
-)
+@metadata_option
 @click.pass_obj
 def import_command(
     session: Session,

@@ -9,7 +9,7 @@ from versionfs.cli.formats import mode_text, one_line, quote
 
 if TYPE_CHECKING:
     from versionfs.repo import Store
-    from versionfs.tree.diff import Change
+    from versionfs.tree.diffing import Change
     from versionfs.types import Entry
 
 SHOWN_BYTES: Final = 1024 * 1024

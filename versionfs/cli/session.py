@@ -116,8 +116,12 @@ class Session:
         ``repository`` is where, None for any. A mount that cannot be told costs a warning, not the
         command: what it did is done.
         """
+        self.announce_in(store.settings, store.id, repository)
+
+    def announce_in(self, settings: Settings, store_id: str, repository: str | None) -> None:
+        """Does what :meth:`announce` does, for a store that need not be open."""
         try:
-            registered = any(os.scandir(store.settings.state_dir / "mounts"))
+            registered = any(os.scandir(settings.state_dir / "mounts"))
         except OSError:
             return
         if not registered:
@@ -125,7 +129,7 @@ class Session:
         from versionfs.fuse import notify_moved
 
         try:
-            notify_moved(store.settings, store.id, repository)
+            notify_moved(settings, store_id, repository)
         except (VersionFSError, OSError) as error:
             self.warn(f"a mount could not be told of the change: {error}")
 

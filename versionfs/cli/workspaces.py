@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from versionfs.cli.command import command
+from versionfs.cli.command import command, metadata_option
 from versionfs.cli.formats import count, human_size, quote, text_of
-from versionfs.cli.importing import parse_metadata
 from versionfs.cli.session import Session
 from versionfs.errors import InvalidInputError, NotFoundError
 from versionfs.types import short
 
 if TYPE_CHECKING:
+    from versionfs.cli.targets import Target
     from versionfs.fuse.access import WorkspaceAccess
     from versionfs.repo import Store
     from versionfs.repo.spec import Spec
-    from versionfs.tree.diff import Change
+    from versionfs.tree.diffing import Change
     from versionfs.types import Commit
+
+T = TypeVar("T")
 
 _SHOWN = 1_000
 """Changed paths that a terminal shows."""
@@ -164,13 +167,7 @@ def _write_status(session: Session, state: _State, changes: list[Change]) -> Non
 @click.argument("spec", metavar="[REPO[/BRANCH]]", required=False)
 @click.option("-m", "--message", required=True, help="The commit message.")
 @click.option("--author", help="Who made the commit; USER@HOST without it.")
-@click.option(
-    "--metadata",
-    metavar="KEY=VALUE",
-    multiple=True,
-    callback=parse_metadata,
-    help="A value to keep with the commit; may be repeated.",
-)
+@metadata_option
 @click.pass_obj
 def commit_command(
     session: Session,
@@ -190,34 +187,66 @@ def commit_command(
     Prints one line: files with changes, bytes that were new, bytes stored for them (compressed).
     """
     from versionfs.cli.targets import read_branch
-    from versionfs.fuse.access import with_workspace
-    from versionfs.workspace import decode_base
 
     target = read_branch(session, spec, "versionfs commit [REPO[/BRANCH]] -m MESSAGE")
+
+    def work(workspace: WorkspaceAccess) -> dict[str, Any]:
+        workspace.flush()
+        return workspace.commit(message, author or session.settings.author, metadata)
+
+    result = _in_workspace(
+        session, target, work, is_move=lambda result: result["commit"] is not None
+    )
+    for path, kind in result["skipped"]:
+        session.note(f"left out: {quote(os.fsencode(path))} is {kind}")
+    _write_commit(session, target, result)
+
+
+def _in_workspace(
+    session: Session,
+    target: Target,
+    work: Callable[[WorkspaceAccess], T],
+    *,
+    is_move: Callable[[T], bool],
+) -> T:
+    """Returns what ``work`` made of a branch's workspace, and tells mounts if it moved the branch.
+
+    Where a mount has the workspace its daemon does the work, and no store is opened here.
+    """
+    from versionfs.fuse.client import NotOwnerError, workspace_in_mount
+
     assert target.spec is not None
     repository, branch = target.spec.repository, target.spec.branch or ""
+    settings = session.settings_for(target.store, target.state)
+    mounted = workspace_in_mount(settings, repository, branch)
+    if mounted is not None:
+        with suppress(NotOwnerError):
+            result = work(mounted)
+            if is_move(result):
+                session.announce_in(settings, mounted.store_id, repository)
+            return result
+
+    from versionfs.fuse.access import with_workspace
+
     with session.open_store(target.store, target.state) as store:
-
-        def work(workspace: WorkspaceAccess) -> dict[str, Any]:
-            workspace.flush()
-            return workspace.commit(message, author or session.settings.author, metadata)
-
         result = with_workspace(store, repository, branch, work)
-        if result["commit"] is not None:
+        if is_move(result):
             session.announce(store, repository)
-        for path, kind in result["skipped"]:
-            session.note(f"left out: {quote(os.fsencode(path))} is {kind}")
-        made = store.commits.read(decode_base(bytes.fromhex(result["ref"])))
-        _write_commit(session, f"{repository}/{branch}", made, result)
+        return result
 
 
-def _write_commit(session: Session, branch: str, made: Commit, result: dict[str, Any]) -> None:
-    from versionfs.cli.versions import commit_json
-
+def _write_commit(session: Session, target: Target, result: dict[str, Any]) -> None:
+    assert target.spec is not None
+    branch = f"{target.spec.repository}/{target.spec.branch}"
     changed = result["commit"] is not None
     if not changed:
         session.note(f"nothing to commit in {branch}")
     if session.output.json:
+        from versionfs.cli.versions import commit_json
+        from versionfs.workspace import decode_base
+
+        with session.open_store(target.store, target.state) as store:
+            made = store.commits.read(decode_base(bytes.fromhex(result["ref"])))
         value: dict[str, Any] = {
             "branch": branch,
             "changed": changed,
@@ -236,8 +265,9 @@ def _write_commit(session: Session, branch: str, made: Commit, result: dict[str,
             f"{human_size(result['new_bytes'])} new, {human_size(result['stored_bytes'])} stored"
         )
         joined = ", on top of what others committed" if result["merged"] else ""
+        commit = short(bytes.fromhex(result["commit"]))
         session.output.line(
-            f"{branch} {short(made.id)}: {count(result['files'], 'changed file')}, {stored}{joined}"
+            f"{branch} {commit}: {count(result['files'], 'changed file')}, {stored}{joined}"
             f" ({result['seconds']:.1f} s)"
         )
 
@@ -260,7 +290,6 @@ def restore_command(session: Session, paths: tuple[str, ...], everything: bool) 
     REPO[/BRANCH]:PATH. With --all no PATH is given, but perhaps a branch, REPO[/BRANCH].
     """
     from versionfs.cli.targets import read_branch, read_path
-    from versionfs.fuse.access import with_workspace
 
     if everything and len(paths) < 2:
         first = read_branch(
@@ -288,16 +317,14 @@ def restore_command(session: Session, paths: tuple[str, ...], everything: bool) 
                 "the PATHs are in several branches", hint="restore each by itself"
             )
         chosen = [spec.path for spec in specs]
+
+    def work(workspace: WorkspaceAccess) -> int:
+        workspace.flush()
+        return workspace.restore(chosen)
+
+    restored = _in_workspace(session, first, work, is_move=lambda _: False)
     assert first.spec is not None
-    repository, branch = first.spec.repository, first.spec.branch or ""
-    with session.open_store(first.store, first.state) as store:
-
-        def work(workspace: WorkspaceAccess) -> int:
-            workspace.flush()
-            return workspace.restore(chosen)
-
-        restored = with_workspace(store, repository, branch, work)
-    name = f"{repository}/{branch}"
+    name = f"{first.spec.repository}/{first.spec.branch}"
     if session.output.json:
         session.output.document({"branch": name, "restored": restored})
     elif restored:

@@ -1,34 +1,67 @@
-"""What the command line asks a daemon about a workspace that is in its mount."""
+"""What the command line asks of daemons: what concerns a workspace in a mount, and a look at refs.
+
+Nothing here opens a store, or imports what that takes: such a command is done before a store would
+be open.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from versionfs.config import Settings
 from versionfs.errors import MountError
 from versionfs.fuse import control, registry
-from versionfs.fuse.changes import decode_change
 from versionfs.fuse.registry import MountRecord
 from versionfs.fuse.request import decode_error
-from versionfs.repo import parse_spec
-from versionfs.repo.spec import DEFAULT_BRANCH
-from versionfs.tree import Change
+from versionfs.repo.spec import DEFAULT_BRANCH, parse_spec
 from versionfs.types import NodeRef
-from versionfs.workspace import decode_base
+from versionfs.workspace.base import decode_base
+from versionfs.workspace.places import folder_in, owner_of
+
+if TYPE_CHECKING:
+    from versionfs.tree import Change
 
 _ASK_SECONDS: Final = 2.0
 """How often it is looked whether a daemon that does not answer is still alive."""
 
+_NOTIFY_SECONDS: Final = 5.0
+
 _SETTLE_SECONDS: Final = 1.0
 _CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
+
+
+def workspace_in_mount(settings: Settings, repository: str, branch: str) -> MountedWorkspace | None:
+    """Returns a branch's workspace if a live mount of the store has it; None if none does."""
+    for record in registry.records(settings):
+        if record.store == settings.store and not record.read_only and record.is_running:
+            folder = folder_in(settings, record.store_id, repository, branch)
+            if owner_of(folder) == record.pid:
+                return MountedWorkspace(settings, record, repository, branch)
+    return None
+
+
+def notify_moved(settings: Settings, store_id: str, repository: str | None) -> None:
+    """Lets every live mount of a store show a ref that moved, before this returns.
+
+    ``repository`` is where, None for any. Waits five seconds at most; a mount that took longer
+    finds out by itself.
+    """
+    deadline = time.monotonic() + _NOTIFY_SECONDS
+    for record in registry.records(settings):
+        if record.store_id != store_id or not record.is_running:
+            continue
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        files = registry.files_of(settings, Path(record.mountpoint))
+        control.ask(files.socket, {"op": "refresh", "repository": repository}, left)
 
 
 def mount_of(settings: Settings, pid: int) -> MountRecord | None:
@@ -84,6 +117,7 @@ class MountedWorkspace:
     ) -> None:
         self._settings = settings
         self._record = record
+        self.store_id = record.store_id
         self._repository = repository
         self._branch = branch
 
@@ -124,6 +158,10 @@ class MountedWorkspace:
 
     def changes(self, *, full: bool) -> Iterator[Change]:
         """Yields what is changed; ``full`` tells each path, as a diff of two versions does."""
+        import tempfile
+
+        from versionfs.fuse.changes import decode_change
+
         folder = self._settings.state_dir / "mounts"
         with tempfile.NamedTemporaryFile("r", encoding="ascii", dir=folder, suffix=".part") as file:
             self._ask("status", limit=0, full=full, file=file.name)

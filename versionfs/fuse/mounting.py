@@ -29,11 +29,11 @@ from versionfs.fuse.mountpoint import (
 )
 from versionfs.fuse.registry import MountInfo, MountRecord
 from versionfs.fuse.request import MountRequest, decode_error
-from versionfs.repo import Spec
+from versionfs.repo.spec import Spec
 
 _START_SECONDS: Final = 60.0
 _END_SECONDS: Final = 15.0
-_NOTIFY_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 5.0
 
 
 def mount(
@@ -198,23 +198,6 @@ def mounts(settings: Settings) -> list[MountInfo]:
     return found
 
 
-def notify_moved(settings: Settings, store_id: str, repository: str | None) -> None:
-    """Lets every live mount of a store show a ref that moved, before this returns.
-
-    ``repository`` is where, None for any. Waits five seconds at most; a mount that took longer
-    finds out by itself.
-    """
-    deadline = time.monotonic() + _NOTIFY_SECONDS
-    for record in registry.records(settings):
-        if record.store_id != store_id or not record.is_running:
-            continue
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return
-        files = registry.files_of(settings, Path(record.mountpoint))
-        control.ask(files.socket, {"op": "refresh", "repository": repository}, left)
-
-
 def statistics(settings: Settings, store_id: str) -> list[tuple[MountInfo, control.Reply]]:
     """Returns what each live mount of a store did: its answer to the request ``statistics``."""
     found = []
@@ -222,7 +205,7 @@ def statistics(settings: Settings, store_id: str) -> list[tuple[MountInfo, contr
         if record.store_id != store_id or not record.is_running:
             continue
         mountpoint = Path(record.mountpoint)
-        reply = request(settings, mountpoint, {"op": "statistics"})
+        reply = ask(settings, mountpoint, {"op": "statistics"})
         if reply is not None and reply.get("ok"):
             info = MountInfo(
                 mountpoint, record.spec, record.store, record.pid, record.started_ns, alive=True
@@ -231,7 +214,7 @@ def statistics(settings: Settings, store_id: str) -> list[tuple[MountInfo, contr
     return found
 
 
-def request(settings: Settings, mountpoint: Path, message: control.Request) -> control.Reply | None:
+def ask(settings: Settings, mountpoint: Path, message: control.Request) -> control.Reply | None:
     """Sends a request to the daemon of a mount; None if it does not answer."""
     files = registry.files_of(settings, absolute(mountpoint))
-    return control.ask(files.socket, message, _NOTIFY_SECONDS)
+    return control.ask(files.socket, message, _ANSWER_SECONDS)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from versionfs import errors
 from versionfs.config import Settings
 from versionfs.errors import MountError, OverlapError, SourceError, VersionFSError
-from versionfs.repo import Spec, parse_spec
+from versionfs.repo.spec import Spec, parse_spec
 
 ON_UNMOUNT: Final = "on-unmount"
 

@@ -5,8 +5,9 @@ A name is imported when it is asked for: the command line starts with what its c
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from versionfs.lazy import names_of
 
 if TYPE_CHECKING:
     from versionfs.transfer.cloner import ClonedRef, CloneProgress, CloneResult, Outcome, clone
@@ -28,26 +29,12 @@ __all__ = [
     "import_source",
 ]
 
-_MODULES = {
-    "ClonedRef": "cloner",
-    "CloneProgress": "cloner",
-    "CloneResult": "cloner",
-    "Outcome": "cloner",
-    "clone": "cloner",
-    "ExportProgress": "exporter",
-    "ExportResult": "exporter",
-    "export": "exporter",
-    "ImportResult": "importer",
-    "import_source": "importer",
-    "ImportProgress": "pipeline",
-}
-
-
-def __getattr__(name: str) -> Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    loaded = importlib.import_module(f"{__name__}.{module}")
-    found = getattr(loaded, name)
-    globals()[name] = found
-    return found
+__getattr__ = names_of(
+    __name__,
+    {
+        "cloner": ("ClonedRef", "CloneProgress", "CloneResult", "Outcome", "clone"),
+        "exporter": ("ExportProgress", "ExportResult", "export"),
+        "importer": ("ImportResult", "import_source"),
+        "pipeline": ("ImportProgress",),
+    },
+)

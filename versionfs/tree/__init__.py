@@ -1,31 +1,38 @@
 """Directories and manifests: prolly trees that are read, edited and compared in O(difference)."""
 
-from versionfs.tree.content import Contents, FileContent
-from versionfs.tree.diff import Change, diff, diff_directory, same_entry
-from versionfs.tree.edit import (
-    TreeEditor,
-    build_directory,
-    directory_entry,
-    edit_paths,
-    empty_directory,
-    with_root,
-)
-from versionfs.tree.fileedit import EMPTY_FILE, FileEditor, StoredFile
-from versionfs.tree.manifest import ManifestBuilder, ManifestChild
-from versionfs.tree.merge import Conflict, MergeResult, merge_trees
-from versionfs.tree.node import Child, Inner, Leaf, decode_xattrs, encode_xattrs
-from versionfs.tree.numbers import (
-    INDEX_MASK,
-    SWITCH,
-    InodeTable,
-    LeafTable,
-    compiled,
-    place,
-    split_place,
-)
-from versionfs.tree.packing import InFolder, Shown, pack_dot, pack_leaf
-from versionfs.tree.reader import Trees, TreeStatistics
-from versionfs.tree.recut import Kept, New, recut
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from versionfs.lazy import names_of
+
+if TYPE_CHECKING:
+    from versionfs.tree.content import Contents, FileContent
+    from versionfs.tree.diffing import Change, diff, diff_directory, same_entry
+    from versionfs.tree.edit import (
+        TreeEditor,
+        build_directory,
+        directory_entry,
+        edit_paths,
+        empty_directory,
+        with_root,
+    )
+    from versionfs.tree.fileedit import EMPTY_FILE, FileEditor, StoredFile
+    from versionfs.tree.manifest import ManifestBuilder, ManifestChild
+    from versionfs.tree.merge import Conflict, MergeResult, merge_trees
+    from versionfs.tree.node import Child, Inner, Leaf, decode_xattrs, encode_xattrs
+    from versionfs.tree.numbers import (
+        INDEX_MASK,
+        SWITCH,
+        InodeTable,
+        LeafTable,
+        compiled,
+        place,
+        split_place,
+    )
+    from versionfs.tree.packing import InFolder, Shown, pack_dot, pack_leaf
+    from versionfs.tree.reader import Trees, TreeStatistics
+    from versionfs.tree.recutting import Kept, New, recut
 
 __all__ = [
     "EMPTY_FILE",
@@ -70,3 +77,35 @@ __all__ = [
     "split_place",
     "with_root",
 ]
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "content": ("Contents", "FileContent"),
+        "diffing": ("Change", "diff", "diff_directory", "same_entry"),
+        "edit": (
+            "TreeEditor",
+            "build_directory",
+            "directory_entry",
+            "edit_paths",
+            "empty_directory",
+            "with_root",
+        ),
+        "fileedit": ("EMPTY_FILE", "FileEditor", "StoredFile"),
+        "manifest": ("ManifestBuilder", "ManifestChild"),
+        "merge": ("Conflict", "MergeResult", "merge_trees"),
+        "node": ("Child", "Inner", "Leaf", "decode_xattrs", "encode_xattrs"),
+        "numbers": (
+            "INDEX_MASK",
+            "SWITCH",
+            "InodeTable",
+            "LeafTable",
+            "compiled",
+            "place",
+            "split_place",
+        ),
+        "packing": ("InFolder", "Shown", "pack_dot", "pack_leaf"),
+        "reader": ("Trees", "TreeStatistics"),
+        "recutting": ("Kept", "New", "recut"),
+    },
+)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from versionfs.chunkstore import MetadataWriter
-from versionfs.tree.diff import diff_directory, same_entry
+from versionfs.tree.diffing import diff_directory, same_entry
 from versionfs.tree.edit import TreeEditor, with_root
 from versionfs.tree.reader import Trees
 from versionfs.types import Entry, Kind, NodeRef, Xattrs

@@ -24,10 +24,9 @@ from versionfs.workspace.database import sync_folder
 from versionfs.workspace.discards import Discards
 from versionfs.workspace.inode import ROOT, Inode, inode_key, names_prefix
 from versionfs.workspace.journal import Mutation
+from versionfs.workspace.places import LOCK_FILE
 from versionfs.workspace.staging import Staging
 from versionfs.workspace.table import FrozenTable, Table
-
-LOCK_FILE: Final = "lock"
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -59,22 +58,6 @@ class Owned:
     def close(self) -> None:
         """Gives the lock up."""
         os.close(self._descriptor)
-
-
-def owner_of(folder: Path) -> int | None:
-    """Returns the process that owns a workspace's folder, None if none does."""
-    try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = os.pread(descriptor, 64, 0).strip()
-        return int(text) if text.isdigit() else 0
-    finally:
-        os.close(descriptor)
-    return None
 
 
 def read_base(folder: Path) -> NodeRef | None:

@@ -7,7 +7,8 @@ import threading
 from versionfs.workspace.base import BASE_KEY
 from versionfs.workspace.inode import ROOT, Inode
 from versionfs.workspace.journal import Mutation
-from versionfs.workspace.records import Records, owner_of, remove
+from versionfs.workspace.places import owner_of
+from versionfs.workspace.records import Records, remove
 
 ROUNDS = 20
 BATCHES = 20_000

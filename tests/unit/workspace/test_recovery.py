@@ -44,7 +44,7 @@ def killed(home: Path, work: str) -> None:
         from versionfs.config import load_settings
         from versionfs.repo import Store
         from versionfs.workspace import *
-        import versionfs.workspace.commit as commit_module
+        import versionfs.workspace.committing as commit_module
         store = Store.open(load_settings({{"VERSIONFS_HOME": {str(home)!r}}}))
         head = store.commits.read(store.repository("set").branch("main").commit)
         workspace = Workspace(store, folder_of(store, "set", "main"), head)

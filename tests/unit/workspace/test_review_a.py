@@ -327,7 +327,7 @@ def unknown(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise StorageError("unreachable")
 
     with monkeypatch.context() as patched:
-        patched.setattr(sys.modules["versionfs.workspace.commit"], "first_parents", unreachable)
+        patched.setattr(sys.modules["versionfs.workspace.committing"], "first_parents", unreachable)
         yield
 
 

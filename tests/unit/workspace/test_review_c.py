@@ -17,7 +17,7 @@ from versionfs.repo import Store
 from versionfs.transfer import import_source
 from versionfs.types import Commit
 from versionfs.workspace import CommitRequest, Workspace, commit, folder_of, restore
-from versionfs.workspace.commit import Committing, recover_now
+from versionfs.workspace.committing import Committing, recover_now
 from versionfs.workspace.folders import Folder
 from versionfs.workspace.following import Dropped
 from versionfs.workspace.names import InBase
