@@ -128,6 +128,8 @@ class Pipeline:
         self._slow_source = False
         self._from_disk = False
         self._batches: deque[tuple[_Read, list[WaitingFile]]] = deque()
+        self._given: list[tuple[WaitingFile, list[Piece]]] = []
+        self._given_bytes = 0
         self.files = 0
         self.bytes = 0
         self.files_read = 0
@@ -218,9 +220,20 @@ class Pipeline:
         self._queue.append(item)
         self.files_read += 1
         for batch in pieces:
-            self._store_pieces(item, batch)
+            self._store_pieces([(item, batch)])
             self._pump()
         item.complete = True
+
+    def whole(self, name: bytes, pieces: list[Piece], attributes: Attributes, done: Done) -> None:
+        """Hands in a small file whose pieces are all there; they are looked up with others."""
+        item = WaitingFile(name, b"", done, _nothing)
+        item.attributes = attributes
+        self._queue.append(item)
+        self.files_read += 1
+        self._given.append((item, pieces))
+        self._given_bytes += sum(piece.length for piece in pieces)
+        if len(self._given) >= _BATCH_FILES or self._given_bytes >= _BATCH_BYTES:
+            self._pump()
 
     def edited(
         self, name: bytes, pieces: Iterable[Kept | New], editor: FileEditor, done: Done
@@ -282,25 +295,16 @@ class Pipeline:
     def _take_batch(self) -> None:
         """Stores what the oldest batch has read, waiting for it."""
         future, batch = self._batches.popleft()
-        results = future.result()
-        chunks = [
-            (piece.chunk, piece.data)
-            for result in results
-            if isinstance(result, FileRead)
-            for piece in result.pieces
-            if piece.data is not None
-        ]
-        placements = iter(self.chunks.add(chunks))
-        for item, result in zip(batch, results, strict=True):
+        read: list[tuple[WaitingFile, list[Piece]]] = []
+        for item, result in zip(batch, future.result(), strict=True):
             if isinstance(result, OSError):
                 self._fail(item, result)
                 continue
             item.seen = result.seen
+            item.size = 0
             item.attributes = Attributes.of(result.status, result.xattrs)
-            for piece in result.pieces:
-                where = None if piece.data is None else next(placements)
-                item.pieces.append((piece.length, piece.chunk, where))
-            item.complete = True
+            read.append((item, result.pieces))
+        self._store_files(read)
 
     def _fail(self, item: WaitingFile, error: OSError) -> None:
         item.failed = True
@@ -336,7 +340,7 @@ class Pipeline:
         try:
             while (pieces := ahead.popleft().result()) is not None:
                 ahead.append(self._stream.submit(next, source, None))
-                self._store_pieces(item, pieces)
+                self._store_pieces([(item, pieces)])
                 self._pump()
                 self.count(0, 0)
         finally:
@@ -345,13 +349,27 @@ class Pipeline:
                 with contextlib.suppress(Exception):
                     future.result()
 
-    def _store_pieces(self, item: WaitingFile, pieces: list[Piece]) -> None:
-        data = [(piece.chunk, piece.data) for piece in pieces if piece.data is not None]
+    def _take_given(self) -> None:
+        """Stores the small files that were handed in with their bytes."""
+        given, self._given, self._given_bytes = self._given, [], 0
+        if given:
+            self._store_files(given)
+
+    def _store_files(self, files: list[tuple[WaitingFile, list[Piece]]]) -> None:
+        """Stores whole files."""
+        self._store_pieces(files)
+        for item, _ in files:
+            item.complete = True
+
+    def _store_pieces(self, files: list[tuple[WaitingFile, list[Piece]]]) -> None:
+        """Stores pieces, which come behind those that their files have."""
+        data = [(p.chunk, p.data) for _, pieces in files for p in pieces if p.data is not None]
         placements = iter(self.chunks.add(data))
-        for piece in pieces:
-            item.size += piece.length
-            where = None if piece.data is None else next(placements)
-            item.pieces.append((piece.length, piece.chunk, where))
+        for item, pieces in files:
+            for piece in pieces:
+                item.size += piece.length
+                where = None if piece.data is None else next(placements)
+                item.pieces.append((piece.length, piece.chunk, where))
 
     # The queue
 
@@ -363,6 +381,7 @@ class Pipeline:
             if len(batches) <= bound and not read.done():
                 break
             self._take_batch()
+        self._take_given()
         self.chunks.pump()
         self._drain()
         if len(self._queue) > _QUEUE_BOUND:
@@ -381,6 +400,7 @@ class Pipeline:
         self._submit_batch()
         while self._batches:
             self._take_batch()
+        self._take_given()
         self.chunks.seal()
         self._drain()
 
@@ -389,6 +409,7 @@ class Pipeline:
         self._submit_batch()
         while self._batches:
             self._take_batch()
+        self._take_given()
         self.chunks.seal()
         self._drain()
 

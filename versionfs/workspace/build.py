@@ -134,8 +134,8 @@ class Build:
             self._pipeline.file(name, os.fsencode(path), file.size, done, _lost)
             return
         data = file.read(0, file.size)
-        pieces = iter([cut_whole(data, self._store.chunking)])
-        self._pipeline.content(name, pieces, _attributes(inode), done)
+        pieces = cut_whole(data, self._store.chunking)
+        self._pipeline.whole(name, pieces, _attributes(inode), done)
 
     def _edited(self, name: bytes, inode: Inode, file: LayeredFile, done: Done) -> None:
         """Stores a file of which only parts were written: what they touch is cut anew."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.stores import make_store
+from versionfs.index import ChunkIndex
 from versionfs.repo import Repository, Store
 from versionfs.transfer import import_source
 from versionfs.types import Commit
@@ -143,7 +144,7 @@ def test_a_new_small_file_is_one_batch_and_no_file(
 
             monkeypatch.setattr(Journal, "append", append)
             for name in ("open", "pwrite", "rename", "fsync", "fdatasync", "stat", "fstat"):
-                monkeypatch.setattr(os, name, counted(calls, name))
+                monkeypatch.setattr(os, name, counted(calls, os, name))
             for number in range(1, 101):
                 make(number)
             assert len(appended) == 100
@@ -154,6 +155,36 @@ def test_a_new_small_file_is_one_batch_and_no_file(
             assert not workspace.names.unsaved
         finally:
             workspace.close()
+
+
+def test_new_small_files_are_looked_up_many_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    with make_store(tmp_path / "home") as store:
+        (source / "a").write_bytes(b"x")
+        head = import_source(store, "set", "main", b"", source, message="m", author="a").head
+        assert head is not None
+        workspace = opened(store, head)
+        begin = workspace.overlay.changes
+        try:
+            for number in range(640):
+                made = workspace.create(1, b"f%d" % number, stat.S_IFREG | 0o644, 0, 0).number
+                workspace.files.write(begin, made, 0, b"%d" % number)
+                workspace.files.release(begin, made)
+            calls: Counter[str] = Counter()
+            monkeypatch.setattr(ChunkIndex, "locate", counted(calls, ChunkIndex, "locate"))
+            result = committed(workspace)
+        finally:
+            workspace.close()
+        assert result.files == 640
+        assert calls["locate"] <= 640 // 64 + 10  # The rest: nodes.
+        assert result.commit is not None
+        for number in range(640):
+            entry = store.trees.walk_path(result.commit.root, b"f%d" % number)
+            assert entry is not None
+            assert store.contents.open(entry).read(0, 100) == b"%d" % number
 
 
 def test_times_of_closed_files_do_not_pile_up(tmp_path: Path) -> None:
@@ -173,9 +204,9 @@ def test_times_of_closed_files_do_not_pile_up(tmp_path: Path) -> None:
         workspace.close()
 
 
-def counted(calls: Counter[str], name: str) -> Callable[..., Any]:
-    """Returns a function of ``os`` that counts its calls."""
-    real = getattr(os, name)
+def counted(calls: Counter[str], owner: Any, name: str) -> Callable[..., Any]:
+    """Returns a function that counts its calls."""
+    real = getattr(owner, name)
 
     def call(*arguments: Any, **named: Any) -> Any:
         calls[name] += 1
