@@ -19,7 +19,8 @@ from versionfs.workspace.table import Table
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 512
+_AT_ONCE: Final = 4096
+"""Layers: four slabs, so that most are removed as they are, and no hole is made in them."""
 
 
 class Discards:

@@ -24,6 +24,7 @@ import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -358,8 +359,9 @@ class Slabs:
         slab.table = table
         slab.live -= len(layers)
         if not self._drop(slab):
-            for index, blocks in taken:
-                self._punch(slab, index, blocks)
+            for first, last in _runs(taken):
+                length = (last + 1 - first) * WINDOW
+                _give_back(slab, _WINDOWS_AT + first * WINDOW, length)
         return sum(blocks.bit_count() for _, blocks in taken) * BLOCK
 
     def _drop(self, slab: Slab) -> bool:
@@ -377,8 +379,7 @@ class Slabs:
         if blocks:
             first = (blocks & -blocks).bit_length() - 1
             length = (blocks.bit_length() - first) * BLOCK
-            at = _WINDOWS_AT + index * WINDOW + first * BLOCK
-            _fallocate()(slab.descriptor.number, _PUNCH, at, length)
+            _give_back(slab, _WINDOWS_AT + index * WINDOW + first * BLOCK, length)
 
     def layers(self, number: int) -> list[int]:
         """Returns the layers of a slab."""
@@ -397,6 +398,18 @@ class Slabs:
         self._slabs.clear()
         self._newest = None
         self._numbers.clear()
+
+
+def _give_back(slab: Slab, at: int, length: int) -> None:
+    _fallocate()(slab.descriptor.number, _PUNCH, at, length)
+
+
+def _runs(taken: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yields the first and the last slot of those that follow each other and have blocks."""
+    used = [index for index, blocks in taken if blocks]
+    for _, group in groupby(enumerate(used), lambda pair: pair[1] - pair[0]):
+        run = [index for _, index in group]
+        yield run[0], run[-1]
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from versionfs.objectstore import WouldBlock, never_blocking
+from versionfs.workspace import slabs
 from versionfs.workspace.slabs import BLOCK, SLOTS, WINDOW, Slabs
 from versionfs.workspace.staging import Staging
 
@@ -120,6 +121,19 @@ def test_layers_that_share_a_slab_go_at_once(staging, monkeypatch):
     assert staging.read(2000, 0, 10) == b"x"
     staging.remove_all([299])
     assert list(staging.layers()) == [2000]
+
+
+def test_layers_side_by_side_give_their_space_back_in_one_call(staging, tmp_path, monkeypatch):
+    for layer in range(300):
+        staging.create(layer)
+        staging.write(layer, 0, b"%d" % layer)
+    (slab,) = (tmp_path / "staging" / "slabs").iterdir()
+    before = slab.stat().st_blocks
+    holes = told(monkeypatch, slabs, "_give_back")
+    staging.remove_all([*range(100), *range(101, 299)])
+    assert len(holes) == 2
+    assert slab.stat().st_blocks <= before - 298 * BLOCK // 512
+    assert [whole(staging, layer) for layer in (100, 299)] == [b"100", b"299"]
 
 
 # -- what it has -----------------------------------------------------------------------------------
