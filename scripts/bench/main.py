@@ -14,10 +14,11 @@ from typing import Final
 
 from scripts.bench.bench import Bench
 from scripts.bench.datasets import SCALES
-from scripts.bench.programs import ROOT, ProgramError
+from scripts.bench.programs import ROOT, ProgramError, drop_caches
 from scripts.bench.results import DOCS, FILE, PAGE, load, publish, save
 from scripts.bench.rows import GROUPS
 from scripts.bench.screen import show
+from scripts.bench.steady import steady_memory
 
 MODULES: Final = {"import": "importing", "reimport": "reimporting"}
 
@@ -68,7 +69,9 @@ def main() -> int:
             sys.exit(f"another run uses {folder}; give another --folder")
         bench = Bench(folder, scale, rounds, peers, options.code.resolve())
         docs = DOCS if kept else folder / "page"
-        failed = run(bench, options.groups or list(GROUPS), docs, profiled=options.profile)
+        drop_caches()
+        with steady_memory():
+            failed = run(bench, options.groups or list(GROUPS), docs, profiled=options.profile)
     show(bench)
     print(f"the page is {docs / PAGE}")
     for name in failed:
