@@ -1,4 +1,4 @@
-"""What a review of the writable branches found: nothing that was changed may be lost by it."""
+"""Nothing that was changed is lost: not to another process, a power cut, or an unknown commit."""
 
 from __future__ import annotations
 
