@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.stores import make_store
+from tests.support.stores import file_entry, make_store
 from versionfs.index import ChunkIndex
-from versionfs.repo import Repository, Store
+from versionfs.repo import Store, write_commit
 from versionfs.transfer import import_source
+from versionfs.tree import build_directory, directory_entry
 from versionfs.types import Commit
 from versionfs.workspace import CommitRequest, CommitResult, Workspace, commit, folder_of
 from versionfs.workspace.journal import Journal
@@ -81,24 +82,15 @@ def test_a_change_of_a_file_of_2_gib(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_one_change_among_many_files(tmp_path: Path) -> None:
-    """A folder with 200,000 files, and 100 others: as many nodes as a path is deep, and no more."""
-    source = tmp_path / "source"
-    (source / "many").mkdir(parents=True)
-    for number in range(200_000):
-        os.close(os.open(source / "many" / f"file{number:07d}", os.O_CREAT))
-    for number in range(100):
-        (source / f"d{number}").mkdir()
-        (source / f"d{number}" / "f").write_bytes(b"%d" % number)
+    """A folder with 1,000,000 files, and 100 others: as many nodes as a path is deep, no more."""
     with make_store(tmp_path / "home") as store:
-        head = import_source(store, "set", "main", b"", source, message="m", author="a").head
-        assert head is not None
-        Repository(store, "set").branch("main")
+        head = many_files(store, 1_000_000)
         with make_reader(store) as reader:
             workspace = Workspace(reader, folder_of(reader, "set", "main"), head)
             try:
                 parent = workspace.lookup(1, b"many")
                 assert parent is not None
-                found = workspace.lookup(parent.number, b"file0100000")
+                found = workspace.lookup(parent.number, b"file0500000")
                 assert found is not None
                 workspace.files.write(workspace.overlay.changes, found.number, 0, b"changed")
                 before = reader.trees.statistics()
@@ -202,6 +194,37 @@ def test_times_of_closed_files_do_not_pile_up(tmp_path: Path) -> None:
             workspace.files.release(begin, made)
         assert len(workspace.names.unsaved) <= 1024
         workspace.close()
+
+
+def many_files(store: Store, count: int) -> Commit:
+    """Commits a folder of so many empty files beside 100 others; none is made on this disk."""
+    metadata = store.metadata_writer()
+    plain = file_entry(b"")
+    named = (plain._replace(name=b"file%07d" % number) for number in range(count))
+    many = directory_entry(b"many", build_directory(store.trees, metadata, named), 0o755, 1)
+    others = [
+        directory_entry(
+            b"d%02d" % number,
+            build_directory(store.trees, metadata, iter([file_entry(b"f%d" % number)])),
+            0o755,
+            1,
+        )
+        for number in range(100)
+    ]
+    top = build_directory(store.trees, metadata, iter([*others, many]))
+    commit = write_commit(
+        metadata,
+        root=directory_entry(b"", top, 0o755, 1),
+        parents=[],
+        author="a",
+        message="m",
+        time_ns=1,
+        metadata={},
+    )
+    metadata.finish()
+    ref = metadata.resolve(commit)
+    store.create_repository("set").advance("main", ref, None, old=None, reason="test")
+    return store.commits.read(ref)
 
 
 def counted(calls: Counter[str], owner: Any, name: str) -> Callable[..., Any]:
