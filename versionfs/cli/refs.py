@@ -16,6 +16,7 @@ from versionfs.errors import InvalidInputError
 from versionfs.types import short
 
 if TYPE_CHECKING:
+    from versionfs.objectstore import Version
     from versionfs.repo import Repository, Store
     from versionfs.repo.spec import Spec
     from versionfs.types import Commit, NodeRef
@@ -123,10 +124,11 @@ def branch_command(
         if delete:
             _refuse(start is not None, "branch to delete", "REPO/NAME alone")
             repository.branch(spec.branch)
+            checked = None
             if not force:
                 _require_clean(store, spec.repository, spec.branch)
-                _require_held(repository, "branch", spec.branch)
-            repository.delete_branch(spec.branch)
+                checked = _require_held(repository, "branch", spec.branch)
+            repository.delete_branch(spec.branch, checked)
             _discard(store, spec.repository, spec.branch)
             _done(session, store, repository, "deleted", "branch", spec.branch, None)
             return
@@ -178,9 +180,8 @@ def tag_command(
         if delete:
             _refuse(start is not None, "tag to delete", "REPO@NAME alone")
             repository.tag(spec.revision)
-            if not force:
-                _require_held(repository, "tag", spec.revision)
-            repository.delete_tag(spec.revision)
+            checked = None if force else _require_held(repository, "tag", spec.revision)
+            repository.delete_tag(spec.revision, checked)
             _done(session, store, repository, "deleted", "tag", spec.revision, None)
             return
         commit = _start(store, spec, start)
@@ -350,14 +351,24 @@ def _done(
     session.output.line(f"{action} {kind} {name} of {repository.name}{at}")
 
 
-def _require_held(repository: Repository, kind: RefKind, name: str) -> None:
+def _require_held(repository: Repository, kind: RefKind, name: str) -> Version:
     """Refuses to delete the last branch, and a ref that alone holds its commit.
+
+    Asks the store itself, and returns the version of the ref that this is true of: no other may be
+    deleted.
 
     Raises:
         InvalidInputError: as said; the hint names --force.
     """
-    branches, tags = repository.branches(), repository.tags()
-    doomed = branches.pop(name) if kind == "branch" else tags.pop(name)
+    from versionfs.repo import RefKind as Folder
+
+    refs = repository.store.refs
+    folder = Folder.BRANCH if kind == "branch" else Folder.TAG
+    doomed, version = refs.read(repository.name, folder, name, fresh=True)
+    branches, tags = (
+        refs.read_all(repository.name, each, fresh=True) for each in (Folder.BRANCH, Folder.TAG)
+    )
+    (branches if kind == "branch" else tags).pop(name, None)
     hint = f"--force deletes the {kind} all the same"
     if kind == "branch" and not branches:
         raise InvalidInputError(f"{name} is the only branch of {repository.name}", hint=hint)
@@ -367,6 +378,7 @@ def _require_held(repository: Repository, kind: RefKind, name: str) -> None:
             f"no other branch or tag of {repository.name} holds the commits of {kind} {name}",
             hint=hint,
         )
+    return version
 
 
 def _reaches(repository: Repository, starts: Sequence[NodeRef], wanted: bytes) -> bool:

@@ -131,10 +131,15 @@ class RefCache:
             return True
         return self.read_many([key])[0] is not None
 
-    def read_many(self, keys: Sequence[str]) -> list[Found | None]:
-        """Returns values with their versions, None for those that are not there; in parallel."""
+    def read_many(self, keys: Sequence[str], *, fresh: bool = False) -> list[Found | None]:
+        """Returns values with their versions, None for those that are not there; in parallel.
+
+        ``fresh`` is as in :meth:`read`.
+        """
         if self._objects.is_local:
             return [_or_none(partial(self._objects.read, key)) for key in keys]
+        if fresh:
+            return _parallel(lambda key: _or_none(partial(self._read_now, key)), keys)
         if not self._holds:
             return _parallel(self._ask, keys)
         found = {key: value for key in keys if (value := self._held(key)) is not None}
@@ -175,8 +180,13 @@ class RefCache:
             value = self._values.get(key)
         return None if value is None else (value.found, time.time_ns())
 
-    def names(self, prefix: str) -> list[str]:
-        """Returns the names of the values directly below a prefix, sorted."""
+    def names(self, prefix: str, *, fresh: bool = False) -> list[str]:
+        """Returns the names of the values directly below a prefix, sorted.
+
+        ``fresh`` is as in :meth:`read`.
+        """
+        if fresh:
+            return _names(prefix, self._objects.list(prefix))
         return self._listed(prefix, lambda: _names(prefix, self._objects.list(prefix)))
 
     def repositories(self) -> list[str]:

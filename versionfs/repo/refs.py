@@ -118,15 +118,18 @@ class Refs:
         data, version = self._objects.read(key, fresh=fresh)
         return decode_ref(data, key), version
 
-    def names(self, repository: str, kind: RefKind) -> list[str]:
-        """Returns the names of all refs of a kind, sorted."""
-        return self._objects.names(f"repos/{repository}/{kind.value}/")
+    def names(self, repository: str, kind: RefKind, *, fresh: bool = False) -> list[str]:
+        """Returns the names of all refs of a kind, sorted; ``fresh`` is as in :meth:`read`."""
+        return self._objects.names(f"repos/{repository}/{kind.value}/", fresh=fresh)
 
-    def read_all(self, repository: str, kind: RefKind) -> dict[str, Ref]:
-        """Returns all refs of a kind by name, sorted; read in parallel where that pays."""
-        names = self.names(repository, kind)
+    def read_all(self, repository: str, kind: RefKind, *, fresh: bool = False) -> dict[str, Ref]:
+        """Returns all refs of a kind by name, sorted; read in parallel where that pays.
+
+        ``fresh`` is as in :meth:`read`.
+        """
+        names = self.names(repository, kind, fresh=fresh)
         keys = [self.key(repository, kind, name) for name in names]
-        found = zip(names, keys, self._objects.read_many(keys), strict=True)
+        found = zip(names, keys, self._objects.read_many(keys, fresh=fresh), strict=True)
         return {name: decode_ref(value[0], key) for name, key, value in found if value is not None}
 
     def look(self, repository: str | None = None) -> list[RefMove]:
@@ -190,10 +193,12 @@ class Refs:
             ConflictError: it no longer has the expected version.
         """
         ref, found = self.read(repository, kind, name, fresh=True)
-        if kind is RefKind.BRANCH:
-            self._log(repository, name, ref.commit, None, "delete")
         try:
-            self._objects.remove(self.key(repository, kind, name), expected or found)
+            if expected not in (None, found):
+                raise ConflictError(f"{self.key(repository, kind, name)} was changed meanwhile")
+            if kind is RefKind.BRANCH:
+                self._log(repository, name, ref.commit, None, "delete")
+            self._objects.remove(self.key(repository, kind, name), found)
         except ConflictError as conflict:
             what = "branch" if kind is RefKind.BRANCH else "tag"
             raise ConflictError(

@@ -96,23 +96,27 @@ class Repository:
                 hint=f"choose another name, or delete it with `versionfs {what} -d`",
             ) from error
 
-    def delete_branch(self, name: str) -> None:
+    def delete_branch(self, name: str, expected: Version | None = None) -> None:
         """Removes a branch; its commits stay until they are collected.
 
+        Who looked at its head before passes the ``expected`` version, so that nothing else goes.
+
         Raises:
             NotFoundError: there is none of that name.
+            ConflictError: it moved meanwhile.
         """
         self._resolver.ref(self.name, RefKind.BRANCH, name)
-        self.store.refs.delete(self.name, RefKind.BRANCH, name)
+        self.store.refs.delete(self.name, RefKind.BRANCH, name, expected)
 
-    def delete_tag(self, name: str) -> None:
-        """Removes a tag.
+    def delete_tag(self, name: str, expected: Version | None = None) -> None:
+        """Removes a tag; see :meth:`delete_branch`.
 
         Raises:
             NotFoundError: there is none of that name.
+            ConflictError: it was made anew meanwhile.
         """
         self._resolver.ref(self.name, RefKind.TAG, name)
-        self.store.refs.delete(self.name, RefKind.TAG, name)
+        self.store.refs.delete(self.name, RefKind.TAG, name, expected)
 
     def commit(self, ref: NodeRef) -> Commit:
         """Returns the commit that a reference names."""
