@@ -23,7 +23,7 @@ import os
 import struct
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -36,7 +36,7 @@ BLOCK: Final = 4096
 
 LIVE: Final = 1
 MOVING: Final = 2
-"""The layer is about to get, or has, a file of its own: that has it, if it is there."""
+"""The layer is on its way to a file of its own. After a kill that has it, if it is there."""
 SYNCED: Final = 4
 """A program asked for the layer to be on the disk: no power cut may take what it was then."""
 
@@ -123,6 +123,7 @@ class Slabs:
         open_file: Callable[[Path, int], int],
         make_file: Callable[[Path, int], int],
         is_own: Callable[[int], bool],
+        leaving: Collection[int],
     ) -> None:
         """Begins.
 
@@ -131,13 +132,15 @@ class Slabs:
             bound: how many slabs are kept open.
             open_file: opens a file, by its path and flags.
             make_file: the same, and makes it with its folder.
-            is_own: whether a layer has a file of its own.
+            is_own: whether a layer that a kill found on its way has got to a file of its own.
+            leaving: the layers that are on their way now.
         """
         self.staging = staging
         self._bound = bound
         self._open_file = open_file
         self._make_file = make_file
         self._is_own = is_own
+        self._leaving = leaving
         self._slabs: OrderedDict[int, Slab] = OrderedDict()
         self._newest: Slab | None = None
         self._numbers: set[int] = set()
@@ -175,9 +178,10 @@ class Slabs:
         table = bytearray(data[_TABLE_AT:].ljust(_TABLE_END - _TABLE_AT, b"\0"))
         slab = Slab(number, descriptor, table)
         for index, (size, blocks, flags, mtime_ns) in enumerate(_ENTRY.iter_unpack(bytes(table))):
-            if flags & MOVING:
+            layer = number * SLOTS + index
+            if flags & MOVING and layer not in self._leaving:
                 # A kill came in between; which file has the layer, the names say.
-                if self._is_own(number * SLOTS + index):
+                if self._is_own(layer):
                     self._put(slab, index, _EMPTY)
                     self._punch(slab, index, blocks)
                     continue
@@ -256,13 +260,14 @@ class Slabs:
         """Returns the file of a layer that has a slot, and where in it a byte of the layer is."""
         return self.file(layer), _WINDOWS_AT + layer % SLOTS * WINDOW + offset
 
-    def mark(self, layer: int, flag: int) -> None:
-        """Sets a flag of a layer that has a slot."""
+    def mark(self, layer: int, flag: int, *, on: bool = True) -> None:
+        """Sets a flag of a layer that has a slot, or takes it away."""
         slab = self._slab(layer // SLOTS)
         assert slab is not None
         size, blocks, flags, mtime = _ENTRY.unpack_from(slab.table, layer % SLOTS * 16)
-        if not flags & flag:
-            self._put(slab, layer % SLOTS, _ENTRY.pack(size, blocks, flags | flag, mtime))
+        marked = flags | flag if on else flags & ~flag
+        if marked != flags:
+            self._put(slab, layer % SLOTS, _ENTRY.pack(size, blocks, marked, mtime))
 
     def write(self, layer: int, offset: int, data: bytes | memoryview) -> tuple[int, int]:
         """Writes into the window of a layer; returns how much, and the bytes allocated for that.

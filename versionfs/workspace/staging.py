@@ -64,11 +64,16 @@ class Staging:
         self._quota = quota_bytes
         self._lock = threading.Lock()
         self._own = OwnFiles(folder, descriptors)
-        self._slabs = Slabs(
-            folder, max(descriptors // 8, 1), self._own.open, self._own.make, self._is_own
-        )
         self._leaving: set[int] = set()
         """Layers that a thread gives files of their own: nobody changes them meanwhile."""
+        self._slabs = Slabs(
+            folder,
+            max(descriptors // 8, 1),
+            self._own.open,
+            self._own.make,
+            self._is_own,
+            self._leaving,
+        )
         self._left = threading.Condition(self._lock)
         self._used = 0
         if quota_bytes is not None:
@@ -191,9 +196,13 @@ class Staging:
             if size <= WINDOW and not is_leaving:
                 return True
             if not slot.flags & SYNCED and not is_leaving:
-                copy = self._copied(layer, slot)
-                os.rename(self._part(layer), self._own.path(layer))
-                self._has_left(layer, slot, copy)
+                try:
+                    copy = self._copied(layer, slot)
+                    os.rename(self._part(layer), self._own.path(layer))
+                    self._has_left(layer, slot, copy)
+                except OSError:
+                    self._has_stayed(layer)
+                    raise
                 return False
             if not may_block():
                 raise WouldBlock(functools.partial(self._leave, layer))
@@ -220,6 +229,10 @@ class Staging:
                 self._own.sync_names(f"{layer & 0xFF:02x}")
                 with self._lock:
                     self._has_left(layer, slot, copy)
+            except OSError:
+                with self._lock:
+                    self._has_stayed(layer)
+                raise
             finally:
                 with self._lock:
                     self._leaving.discard(layer)
@@ -233,21 +246,26 @@ class Staging:
         self._slabs.mark(layer, MOVING)
         path = self._part(layer)
         copy = Descriptor(self._own.make(path, os.O_TRUNC))
-        try:
-            for start, end in slot.ranges(0, slot.size):
-                data = _read(*self._slabs.place(layer, start), end - start)
-                if write_most(copy.number, data, start) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.ftruncate(copy.number, slot.size)
-            os.utime(copy.number, ns=(slot.mtime_ns, slot.mtime_ns))
-        except BaseException:
-            path.unlink()
-            raise
+        for start, end in slot.ranges(0, slot.size):
+            data = _read(*self._slabs.place(layer, start), end - start)
+            if write_most(copy.number, data, start) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(copy.number, slot.size)
+        os.utime(copy.number, ns=(slot.mtime_ns, slot.mtime_ns))
         return copy
 
+    def _has_stayed(self, layer: int) -> None:
+        """Undoes a move that failed: else a file that is behind the slab could be taken for it."""
+        if self._slabs.find(layer) is None:
+            return
+        self._own.forget(layer)
+        for path in (self._part(layer), self._own.path(layer)):
+            path.unlink(missing_ok=True)
+        self._slabs.mark(layer, MOVING, on=False)
+
     def _has_left(self, layer: int, slot: Slot, copy: Descriptor) -> None:
-        self._own.keep(layer, copy)
         self._slabs.remove([layer])
+        self._own.keep(layer, copy)
         taken = os.fstat(copy.number).st_blocks * _BLOCK
         self._used = max(self._used + taken - slot.allocated, 0)
 

@@ -442,6 +442,83 @@ def test_nobody_changes_what_is_on_its_way(staging, monkeypatch):
     assert staging.read(1, 0, 8) == b"xrecious"
 
 
+@pytest.mark.parametrize("step", ["fdatasync", "fsync"])
+def test_a_slab_that_is_opened_again_leaves_what_is_on_its_way_alone(tmp_path, monkeypatch, step):
+    """Before its file has its name (fdatasync) and after that (fsync of the folder)."""
+    staging = Staging(tmp_path / "staging", descriptors=8)  # One slab, beside the newest.
+    layers = [1, 2, SLOTS, 2 * SLOTS]
+    for layer in layers:
+        staging.create(layer)
+        staging.write(layer, 0, b"%d" % layer)
+    for layer in (1, 2):
+        staging.sync(layer)
+    entered, go = threading.Event(), threading.Event()
+    real = getattr(os, step)
+
+    def slow(descriptor):
+        entered.set()
+        assert go.wait(10)
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, slow)
+        failed: list[BaseException] = []
+
+        def leave() -> None:
+            try:
+                staging.write(1, WINDOW, b"more")
+            except OSError as error:
+                failed.append(error)
+
+        worker = threading.Thread(target=leave)
+        worker.start()
+        assert entered.wait(10)
+        for _ in range(2):
+            for layer in reversed(layers):
+                assert whole(staging, layer) == b"%d" % layer
+        assert sorted(staging.layers())[-3:] == [2, SLOTS, 2 * SLOTS]
+        go.set()
+        worker.join()
+    assert not failed
+    assert whole(staging, 1) == b"1".ljust(WINDOW, b"\0") + b"more"
+    # The slab does not go with what only left it.
+    assert sorted(staging.layers()) == layers
+    staging.close()
+    again = Staging(tmp_path / "staging")
+    assert sorted(again.layers()) == layers
+    assert whole(again, 2) == b"2"
+    again.close()
+
+
+@pytest.mark.parametrize("step", ["fdatasync", "rename", "fsync", "pwrite"])
+def test_what_could_not_leave_is_not_behind_later(tmp_path, monkeypatch, step):
+    """The file of its own that was made goes, so that it is not taken for the layer."""
+    staging = Staging(tmp_path / "staging")
+    staging.create(1)
+    staging.write(1, 0, b"before")
+    staging.sync(1)
+    real, left = getattr(os, step), [3 if step == "pwrite" else 1]
+
+    def fail(*arguments, **named):
+        left[0] -= 1
+        if not left[0]:  # Of pwrites the last one, which takes the slot away.
+            raise OSError(errno.EIO, "broken")
+        return real(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fail)
+        with pytest.raises(OSError, match="broken"):
+            staging.write(1, WINDOW, b"more")
+    staging.write(1, 0, b"AFTER!")
+    assert list(staging.layers()) == [1]
+    staging.close()
+    again = Staging(tmp_path / "staging")
+    assert whole(again, 1) == b"AFTER!"
+    assert list(again.layers()) == [1]
+    assert not list(tmp_path.rglob("*.part"))
+    again.close()
+
+
 def test_a_full_disk_leaves_a_layer_in_its_slab(staging, monkeypatch):
     staging.create(1)
     staging.write(1, 0, b"a" * 5000)
