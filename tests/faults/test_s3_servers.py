@@ -16,6 +16,7 @@ from tests.support.proxy import (
     Fault,
     LoseReply,
     Proxy,
+    Request,
     Reset,
     Without,
     on,
@@ -24,6 +25,7 @@ from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, S3Server
 from versionfs.config import Settings
 from versionfs.errors import (
     AlreadyExistsError,
+    NotFoundError,
     ReadOnlyError,
     StorageAuthError,
     StoragePermanentError,
@@ -181,11 +183,30 @@ def test_what_a_dead_probe_left_is_not_in_the_way_of_a_store(
     settings: Settings, straight: ObjectStore
 ) -> None:
     straight.put("conditional-writes-0123456789abcdef", b"left")
-    Store.create(settings).close()
+    with pytest.raises(NotFoundError, match="no store at"):
+        Store.open(settings)
+    Store.open_or_create(settings).close()
+    Store.open(settings).close()
     straight.put("other", b"x")
     straight.remove("versionfs.json")
     with pytest.raises(AlreadyExistsError, match="is not empty"):
         Store.create(settings)
+
+
+def test_a_store_that_another_machine_makes_meanwhile_is_opened(
+    proxy: Proxy, settings: Settings
+) -> None:
+    made: list[str] = []
+
+    def plan(request: Request) -> None:
+        if "list-type=2" in request.path and not made:
+            with Store.create(replace(settings, s3_endpoint=None)) as store:
+                made.append(store.id)
+
+    proxy.plan = plan
+    with Store.open_or_create(settings) as store:
+        assert [store.id] == made
+    assert proxy.count()["PUT"] == 0
 
 
 def test_the_name_of_a_server_may_be_a_word(

@@ -31,7 +31,7 @@ from versionfs.objectstore.protocol import (
     validate_key,
     validate_prefix,
 )
-from versionfs.objectstore.temporary import clean_temporary, create_temporary
+from versionfs.objectstore.temporary import clean_temporary, create_temporary, is_temporary
 
 TEMPORARY_FOLDER: Final = "tmp"
 LOCK_FILE: Final = "lock"
@@ -75,6 +75,19 @@ class LocalStore:
         For readers that keep file descriptors of immutable objects; nobody writes there.
         """
         return Path(self._path(key))
+
+    def is_used(self) -> bool:
+        """Tells whether the folder holds anything but what a first write left there by dying."""
+        try:
+            names = set(os.listdir(self._root)) - {LOCK_FILE}
+            if TEMPORARY_FOLDER in names:
+                names.remove(TEMPORARY_FOLDER)
+                # Not what somebody else keeps in a folder of that name: it would be cleaned.
+                inside = os.listdir(self._root / TEMPORARY_FOLDER)
+                names.update(name for name in inside if not is_temporary(name))
+        except OSError:
+            return False
+        return bool(names)
 
     # -- reading ---------------------------------------------------------------------------------
 

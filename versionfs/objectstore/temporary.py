@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+_NAME_BYTES: Final = 12
+_NAME: Final = re.compile(f"[0-9a-f]{{{2 * _NAME_BYTES}}}")
+
+
+def is_temporary(name: str) -> bool:
+    """Tells whether ``create_temporary`` may have made a file of that name, without a prefix."""
+    return _NAME.fullmatch(name) is not None
 
 
 def create_temporary(folder: Path, prefix: str = "") -> tuple[Path, BinaryIO]:
@@ -23,7 +32,7 @@ def create_temporary(folder: Path, prefix: str = "") -> tuple[Path, BinaryIO]:
         OSError: the file cannot be made.
     """
     while True:
-        path = folder / f"{prefix}{secrets.token_hex(12)}"
+        path = folder / f"{prefix}{secrets.token_hex(_NAME_BYTES)}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -10,7 +10,6 @@ import os
 import time
 from concurrent.futures import Executor
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -117,15 +116,18 @@ class Store:
         try:
             data = _read_format(settings, objects)
         except NotFoundError as error:
-            if next(iter(objects.list("")), None) is not None or _has_files(settings.store):
+            if not _is_taken(objects):
+                raise NotFoundError(
+                    f"there is no store at {settings.store}",
+                    hint=f"make one with `versionfs --store {settings.store} init`",
+                ) from error
+            try:
+                data = _read_format(settings, objects)  # somebody may have made it just now
+            except NotFoundError:
                 raise UnsupportedFormatError(
                     f"{settings.store} is not a versionfs store",
                     hint="name another place with --store or VERSIONFS_STORE",
                 ) from error
-            raise NotFoundError(
-                f"there is no store at {settings.store}",
-                hint=f"make one with `versionfs --store {settings.store} init`",
-            ) from error
         return cls(settings, objects, StoreFormat.decode(data, settings.store))
 
     @classmethod
@@ -137,8 +139,7 @@ class Store:
             StoragePermanentError: the server lacks conditional writes.
         """
         objects = open_object_store(settings)
-        in_the_way = any(not is_scratch(info.key) for info in objects.list(""))
-        if in_the_way or _has_files(settings.store):
+        if _is_taken(objects):
             with contextlib.suppress(NotFoundError):
                 objects.size(FORMAT_KEY)
                 raise AlreadyExistsError(f"there is a store at {settings.store} already")
@@ -392,10 +393,8 @@ def _marker(name: str) -> str:
     return f"{ROOT}{name}/{MARKER}"
 
 
-def _has_files(store: str) -> bool:
-    """Tells whether a local folder has files that are not objects."""
-    folder = Path(store)
-    try:
-        return "://" not in store and any(folder.iterdir())
-    except OSError:
-        return False
+def _is_taken(objects: ObjectStore) -> bool:
+    """Tells whether a place has anything, beside what whoever made a store there left by dying."""
+    if isinstance(objects, LocalStore) and objects.is_used():
+        return True
+    return any(not is_scratch(info.key) for info in objects.list(""))

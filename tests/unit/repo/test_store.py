@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from versionfs.errors import (
     UnsupportedFormatError,
     VersionFSError,
 )
+from versionfs.objectstore import create_temporary
 from versionfs.repo import Store, StoreFormat
 
 FORMAT = StoreFormat("01K9ZZZZZZZZZZZZZZZZZZZZZZ", ChunkingParameters())
@@ -54,7 +57,35 @@ def test_a_store_that_is_not_there(home: Path, tmp_path: Path) -> None:
         assert store.repositories() == []
 
 
-@pytest.mark.parametrize("name", ["file.txt", ".hidden", "sub/file"])
+def test_a_store_is_made_where_the_maker_of_one_was_killed(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "begun"
+    (folder / "tmp").mkdir(parents=True)
+    path, file = create_temporary(folder / "tmp")
+    file.write(b"{")
+    file.close()
+    (folder / "lock").touch()
+    with pytest.raises(NotFoundError, match="no store at"):
+        Store.open(settings_in(home, store=folder))
+    with Store.open_or_create(settings_in(home, store=folder)) as store:
+        assert store.repositories() == []
+    Store.open(settings_in(home, store=folder)).close()
+    assert path.exists()
+
+
+def test_many_first_writers_make_one_store(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    start = threading.Barrier(8)
+
+    def make(number: int) -> str:
+        start.wait()
+        with Store.open_or_create(settings_in(home / str(number), store=folder)) as store:
+            return store.id
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(make, range(8)))) == 1
+
+
+@pytest.mark.parametrize("name", ["file.txt", ".hidden", "sub/file", "tmp/file"])
 def test_a_folder_of_something_else_is_not_touched(home: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "mine"
     (folder / name).parent.mkdir(parents=True)
