@@ -74,7 +74,8 @@ class Discards:
             self._sync()
             synced = self._table.synced
             while self._waiting and self._waiting[0][0] <= synced:
-                some = islice(self._waiting, _AT_ONCE)
+                with self._lock:  # Others may come meanwhile.
+                    some = list(islice(self._waiting, _AT_ONCE))
                 layers = [layer for sequence, layer in some if sequence <= synced]
                 forget_layers(self._table, self._staging, layers)
                 for _ in layers:
