@@ -71,6 +71,7 @@ class Committing:
         self._frozen: FrozenTable | None = None
         self._sequence = 0
         self._frozen_below = 0
+        self._skipped: list[tuple[bytes, str]] = []
         self._result: CommitResult | None = None
 
     @property
@@ -90,7 +91,8 @@ class Committing:
         self._frozen = workspace.records.frozen()
         self._sequence = workspace.clock.sequence
         self._base = workspace.base
-        self._frozen_below = workspace.files.freeze()
+        # Another one for the workspace's thread: each is for one at a time.
+        self._frozen_below = workspace.files.freeze(cut=workspace.records.frozen())
 
     def publish(self) -> None:
         """Stores what changed and moves the branch. Blocks: not for the workspace's thread.
@@ -112,6 +114,7 @@ class Committing:
         with Pipeline(store, lambda path, why: failed.append((path, why))) as pipeline:
             build = Build(store, pipeline, self._frozen, self._workspace.records.staging)
             ours = build.run()
+            self._skipped = build.built.skipped
             if failed:
                 raise SourceError(
                     f"{failed[0][0].decode()} cannot be read: {failed[0][1]}; nothing was "
@@ -133,7 +136,7 @@ class Committing:
                 written.stored_bytes + pipeline.metadata.stored_bytes,
                 build.read_bytes,
                 time.monotonic() - began,
-                build.built.skipped,
+                self._skipped,
             )
 
     def _advance(self, pipeline: Pipeline, ours: Entry) -> tuple[Commit | None, Commit, bool]:
@@ -177,11 +180,17 @@ class Committing:
     def _merged(self, pipeline: Pipeline, ours: Entry, head: Commit) -> Entry:
         store = self._workspace.store
         result = merge_trees(store.trees, pipeline.metadata, self._base.root, ours, head.root)
-        if result.root is None:
+        overlaps = [(conflict.path, _told(conflict)) for conflict in result.conflicts]
+        # A fifo is in no tree. It would hide what others made, and the next commit delete that.
+        walk = store.trees.walk_path
+        for path, kind in self._skipped:
+            if walk(self._base.root, path) is None and walk(head.root, path) is not None:
+                overlaps.append((path, f"both made it, you {kind}"))
+        if result.root is None or overlaps:
             name = f"{self._request.repository}/{self._request.branch}"
             raise OverlapError(
                 f"{name} has moved, and others changed what you changed; nothing was committed",
-                [(conflict.path, _told(conflict)) for conflict in result.conflicts],
+                overlaps,
                 hint="look at theirs with `versionfs diff`, take them with `versionfs restore PATH`"
                 " and do your change again, or keep all your work on a branch of its own with "
                 "`versionfs branch NAME --from-workspace` and commit it there",
@@ -218,6 +227,7 @@ class Committing:
         if self._frozen is not None:
             self._frozen.close()
             self._frozen = None
+            self._workspace.files.forget_cut()
             if self._workspace.records.get(PENDING_KEY) is None:
                 self._workspace.files.thaw()
 

@@ -17,10 +17,17 @@ from versionfs.tree import Contents, FileContent
 from versionfs.types import Kind
 from versionfs.workspace.changes import Changes
 from versionfs.workspace.content import Layer, LayeredFile, Stack, create_layer, forget_layers
-from versionfs.workspace.inode import Inode, without_privileges
+from versionfs.workspace.inode import (
+    WHITEOUT,
+    Inode,
+    decode_name,
+    name_key,
+    without_privileges,
+)
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.names import Names
 from versionfs.workspace.records import Records
+from versionfs.workspace.table import FrozenTable
 
 _KEPT: Final = 1_024
 _RESERVED: Final = 4_096
@@ -47,6 +54,7 @@ class Files:
         self._is_counting = False
         self._next_layer = self._reserved = self._first_layer = 1
         self._frozen_below = 0
+        self._cut: FrozenTable | None = None
         self._doomed: list[int] = []
         if records.exists:
             self._count()
@@ -359,16 +367,32 @@ class Files:
         """Whether a commit is reading what there was at its cut."""
         return self._frozen_below > 0
 
-    def freeze(self, below: int | None = None) -> int:
+    def freeze(self, below: int | None = None, cut: FrozenTable | None = None) -> int:
         """From now on what was written stays as it is: changes go to new layers.
 
-        Returns the number that all layers frozen are below of; ``below`` gives it.
+        Returns the number that all layers frozen are below of; ``below`` gives it. ``cut`` has the
+        records as the commit reads them, and is closed by ``forget_cut``.
         """
         self._frozen_below = self._next_layer if below is None else below
+        self._cut = cut
         return self._frozen_below
+
+    def may_commit(self, parent: int, name: bytes) -> bool:
+        """Whether a commit is under way that has a name, or has it for all that is known."""
+        if not self._frozen_below or self._cut is None:
+            return self._frozen_below > 0
+        value = self._cut.get(name_key(parent, name))
+        return value is not None and decode_name(value)[0] != WHITEOUT
+
+    def forget_cut(self) -> None:
+        """Lets go of the records of a commit that has ended, or of which nothing is heard."""
+        if self._cut is not None:
+            self._cut.close()
+            self._cut = None
 
     def thaw(self) -> None:
         """Ends what ``freeze`` began, and throws away what was kept only for it."""
+        self.forget_cut()
         self._frozen_below = 0
         doomed, self._doomed = self._doomed, []
         for layer in doomed:

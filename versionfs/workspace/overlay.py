@@ -120,12 +120,12 @@ class Overlay(AttributeOverlay):
         found = self._found(folder, name)
         if self._is_dir(found):
             raise FileSystemError(errno.EISDIR)
-        in_base = self._names.find_in_base(folder, name) is not None
+        absent = self._absent(folder, name)
         changes = self.changes()
         inode = self._adopted(changes, folder, name, found)
         self._take_name(changes, inode)
         self._touch(changes, folder)
-        changes.name(folder, name, self._absent(in_base))
+        changes.name(folder, name, absent)
         changes.apply(frees=True)
         self._names.unpin(folder, name)
         self._thrown_away(inode)
@@ -143,11 +143,11 @@ class Overlay(AttributeOverlay):
         child = self._child(folder, name, found)
         if not self.is_empty(child):
             raise FileSystemError(errno.ENOTEMPTY)
-        in_base = self._names.find_in_base(folder, name) is not None
+        absent = self._absent(folder, name)
         changes = self.changes()
         self._remove_folder(changes, child)
         self._touch(changes, folder)
-        changes.name(folder, name, self._absent(in_base))
+        changes.name(folder, name, absent)
         changes.apply(frees=True)
         self._gone(child)
 
@@ -205,7 +205,7 @@ class Overlay(AttributeOverlay):
                     raise FileSystemError(errno.ENOTEMPTY)
             elif child is not None:
                 raise FileSystemError(errno.ENOTDIR)
-        source_in_base = self._names.find_in_base(source, name) is not None
+        absent = self._absent(source, name)
         changes = self.changes()
         inode = (
             changes.folder(child)
@@ -221,7 +221,7 @@ class Overlay(AttributeOverlay):
         self._touch(changes, source)
         self._touch(changes, target)
         inode.ctime_ns = changes.now
-        changes.name(source, name, self._absent(source_in_base))
+        changes.name(source, name, absent)
         changes.name(target, to_name, inode.number)
         changes.apply(frees=other is not None)
         self._names.unpin(source, name)
@@ -313,10 +313,14 @@ class Overlay(AttributeOverlay):
             folder, name, number, Inode.of_entry(number, found.leaf.entry(found.position))
         )
 
-    def _absent(self, in_base: bool) -> int | None:
-        """Returns what a name that is gone stands for."""
-        # What a commit under way holds will be in the base: the name must stay hidden then.
-        return WHITEOUT if in_base or self._files.is_frozen else None
+    def _absent(self, folder: Folder, name: bytes) -> int | None:
+        """Returns what a name that is about to go stands for then."""
+        # What a commit under way has will be in the base: it must stay hidden then. What that
+        # commit does not have may be in the base too, if others make it: that must show.
+        is_hidden = self._names.find_in_base(folder, name) is not None or self._files.may_commit(
+            folder.number, name
+        )
+        return WHITEOUT if is_hidden else None
 
     def _touch(self, changes: Changes, folder: Folder) -> None:
         inode = changes.folder(folder)

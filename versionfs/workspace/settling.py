@@ -266,6 +266,7 @@ class Settling:
         batch: list[Mutation] = []
         settled: list[tuple[PlannedName, Inode]] = []
         dropped: list[Dropped] = []
+        shown: list[bytes] = []
         for item in planned:
             key = name_key(parent, item.name)
             value = self._names.table.get(key)
@@ -274,6 +275,10 @@ class Settling:
             if item.number == WHITEOUT:
                 if item.found is None:
                     batch.append((key, None))
+                elif item.is_theirs:
+                    # It was left by something of ours that was made and removed: theirs is new.
+                    batch.append((key, None))
+                    shown.append(item.name)
                 continue
             inode = self._names.inode(item.number)
             is_dir = item.found is not None and item.found.is_dir
@@ -291,6 +296,10 @@ class Settling:
                 self._rebase_file(item, inode)
         if batch:
             self._names.table.apply(batch, frees=True)
+        folder = self._names.folders.get(parent)
+        if shown and folder is not None:
+            folder.version += 1
+            dropped += [Dropped(parent, name) for name in (*shown, None)]
         for item, inode in settled:
             self._return_to_base(parent, item, inode)
             assert item.found is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.stores import make_store
-from versionfs.errors import FileSystemError
+from versionfs.errors import FileSystemError, OverlapError
 from versionfs.objectstore import WouldBlock
 from versionfs.repo import Store
 from versionfs.transfer import import_source
@@ -255,6 +255,108 @@ def test_a_file_that_only_we_changed_keeps_its_number(made: Made) -> None:
     assert _text(ours, b"b") == b"THEIR b"
     assert Dropped(1, b"a") not in dropped
     assert ours.is_clean
+
+
+# -- names that others made ----------------------------------------------------------------------
+
+
+def _make_and_remove(workspace: Workspace, name: bytes) -> None:
+    workspace.forget(_create(workspace, name), 1)
+    workspace.overlay.unlink(1, name)
+
+
+def _theirs_is_there(made: Made, name: bytes) -> None:
+    assert _text(made.workspace, name) == b"theirs"
+    _create(made.workspace, b"more")
+    commit(made.workspace, _REQUEST)
+    assert made.store.trees.lookup(made.head().root.node, name) is not None
+    assert _text(made.workspace, name) == b"theirs"
+    assert made.workspace.is_clean
+
+
+def test_a_temporary_file_made_during_a_commit_hides_nothing_of_others(made: Made) -> None:
+    ours = made.workspace
+    _create(ours, b"new")
+    _committed(ours, lambda: _make_and_remove(ours, b"tmp"))
+    made.by_others(lambda other: _create(other, b"tmp", b"theirs"))
+    assert ours.lookup(1, b"tmp") is None
+    _create(ours, b"newer")
+    _committed(ours)
+    _theirs_is_there(made, b"tmp")
+
+
+def test_a_name_that_was_deleted_and_comes_from_others_is_told_to_the_kernel(made: Made) -> None:
+    ours = made.workspace
+    # Deleted during a commit that had it, and is not made: the base never gets it.
+    _create(ours, b"tmp")
+    committing = Committing(ours, _REQUEST)
+    committing.cut()
+    ours.overlay.unlink(1, b"tmp")
+    committing.end()
+    made.by_others(lambda other: _create(other, b"tmp", b"theirs"))
+    assert ours.lookup(1, b"tmp") is None
+    _create(ours, b"new")
+    dropped = _committed(ours)
+    assert {Dropped(1, b"tmp"), Dropped(1, None)} <= set(dropped)
+    _theirs_is_there(made, b"tmp")
+
+
+def test_a_temporary_file_made_during_a_merging_commit_hides_nothing_of_others(made: Made) -> None:
+    ours = made.workspace
+    made.by_others(lambda other: _create(other, b"tmp", b"theirs"))
+    _create(ours, b"new")
+    _committed(ours, lambda: _make_and_remove(ours, b"tmp"))
+    _theirs_is_there(made, b"tmp")
+
+
+def test_what_a_commit_has_and_is_deleted_meanwhile_stays_deleted(made: Made) -> None:
+    ours = made.workspace
+    for name in (b"new", b"replaced", b"moved"):
+        _create(ours, name)
+    ours.overlay.make(1, b"folder", stat.S_IFDIR | 0o755, 0, 0)
+
+    def change() -> None:
+        ours.overlay.unlink(1, b"new")
+        _create(ours, b"other")
+        ours.overlay.rename(1, b"other", 1, b"replaced")
+        ours.overlay.unlink(1, b"replaced")
+        ours.overlay.rename(1, b"moved", 1, b"there")
+        ours.overlay.rmdir(1, b"folder")
+
+    gone = (b"new", b"replaced", b"moved", b"folder", b"other")
+    _committed(ours, change)
+    for name in gone[:4]:
+        assert made.store.trees.lookup(made.head().root.node, name) is not None
+    for _ in range(2):
+        assert [ours.lookup(1, name) for name in gone] == [None] * 5
+        assert _text(ours, b"there") == b"new"
+        commit(ours, _REQUEST)
+    assert made.store.trees.lookup(made.head().root.node, b"new") is None
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK])
+def test_a_fifo_where_others_made_a_file_stops_the_commit(made: Made, kind: int) -> None:
+    ours = made.workspace
+    sub = _look(ours, b"sub")
+    ours.overlay.make(sub, b"pipe", kind | 0o644, 0, 0)
+    ours.overlay.make(sub, b"mine", kind | 0o644, 0, 0)
+    hollow = ours.overlay.make(1, b"hollow", stat.S_IFDIR | 0o755, 0, 0)
+    ours.overlay.make(hollow, b"mine", kind | 0o644, 0, 0)
+
+    def theirs(other: Workspace) -> None:
+        _create(other, b"sub/pipe", b"theirs")
+        other.overlay.make(1, b"hollow", stat.S_IFDIR | 0o755, 0, 0)
+
+    made.by_others(theirs)
+    _create(ours, b"new")
+    with pytest.raises(OverlapError) as error:
+        commit(ours, _REQUEST)
+    (problem,) = error.value.problems
+    assert problem[0] == b"sub/pipe"
+    assert problem[1].startswith("both made it")
+    ours.overlay.unlink(sub, b"pipe")
+    commit(ours, _REQUEST)
+    assert _text(ours, b"sub/pipe") == b"theirs"
 
 
 def test_attributes_of_directories_that_others_changed_stay(made: Made) -> None:
