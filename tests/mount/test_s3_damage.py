@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import threading
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from tests.support.proxy import Flip, Proxy, Request
 from tests.support.s3 import MakeMachine, objects_below, put_object
 from tests.support.seaweed import S3Server
 
@@ -92,6 +95,37 @@ def test_a_flipped_byte_in_the_cache_is_fetched_again(
     data = bob.mount(name="third")
     assert (data / "set/main/blob").read_bytes() == blob
     assert "damaged" not in bob.log(data)
+
+
+def test_a_flip_on_the_way_is_fetched_again(machines: MakeMachine, s3_server: S3Server) -> None:
+    """Some bytes come damaged the first time, whether somebody waits for them or nobody does."""
+    ada = machines("ada")
+    blob = Random(4).randbytes(30_000_000)
+    ada.bring("set", blob=blob, small=b"small")
+    sizes = {key: len(data) for key, data in objects_below(s3_server, ada.store, "packs/").items()}
+    wrong = {(key, at) for key, size in sizes.items() for at in range(100, size, 3_000_000)}
+    with Proxy(s3_server.endpoint) as proxy:
+        bob = machines("bob", proxy.endpoint)
+        lock = threading.Lock()
+
+        def plan(request: Request) -> Flip | None:
+            asked = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", ""))
+            if asked is None:
+                return None
+            first, last = int(asked[1]), int(asked[2])
+            with lock:
+                met = {(k, at) for k, at in wrong if k in request.path and first <= at <= last}
+                wrong.difference_update(met)
+            return Flip(min(at for _, at in met) - first) if met else None
+
+        proxy.plan = plan
+        data = bob.mount()
+        assert os.listdir(data / "set/main") == ["blob", "small"]
+        assert (data / "set/main/small").read_bytes() == b"small"
+        assert (data / "set/main/blob").read_bytes() == blob
+        assert not wrong
+        assert "ERROR" not in bob.log(data)
+        assert bob.transfers(data)["damaged"] >= 3
 
 
 def _flip_everywhere(path: Path, rng: Random) -> None:

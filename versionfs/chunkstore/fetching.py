@@ -128,6 +128,8 @@ class FetchingSource:
     def forget(self, pack: PackId) -> None:
         """See ``PackSource.forget``."""
         self._damaged += 1
+        # First what is still to come into the caches.
+        self._in_flight.forget(pack)
         self._recent.forget(pack)
         self.cache.forget(pack)
         with self._lock:

@@ -33,7 +33,10 @@ Data = bytes | memoryview
 class Fetch:
     """One request: ``count`` granules of a pack from ``first`` on."""
 
-    __slots__ = ("_future", "count", "first", "is_demanded", "is_started", "pack", "token")
+    __slots__ = (
+        "_future", "_is_forgotten", "_keeping", "count", "first", "is_demanded", "is_started",
+        "pack", "token",
+    )  # fmt: skip
 
     def __init__(
         self, pack: PackId, first: int, count: int, *, is_demanded: bool, token: object
@@ -45,6 +48,8 @@ class Fetch:
         self.is_demanded = is_demanded
         self.is_started = False
         self._future: Future[Data] = Future()
+        self._keeping = threading.Lock()
+        self._is_forgotten = False
 
     def granule(self, number: int) -> memoryview:
         """Waits, and returns a granule; it is short, or empty, where the pack ends."""
@@ -88,6 +93,22 @@ class Fetch:
     def drop(self) -> None:
         """Ends a request that was never sent; does nothing to others."""
         self._future.cancel()
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the request runs, or ended."""
+        return self._future.running() or self._future.done()
+
+    def keep(self, data: Data, arrived: Callable[[Fetch, Data], None]) -> None:
+        """Has the bytes kept, unless they are to be forgotten."""
+        with self._keeping:
+            if not self._is_forgotten:
+                arrived(self, data)
+
+    def forget(self) -> None:
+        """Lets nobody keep the bytes from here on; waits for who is at it."""
+        with self._keeping:
+            self._is_forgotten = True
 
 
 class InFlight:
@@ -163,6 +184,19 @@ class InFlight:
         with self._idle:
             self._drop([fetch for fetch in self._prefetched if fetch.token is token])
 
+    def forget(self, pack: PackId) -> None:
+        """Lets what was sent for a pack be sent again when it is asked for: its bytes are damaged.
+
+        Who waits gets what comes, and finds out by itself. When this returns, ``arrived`` is not
+        called for it any more, nor still at work on it.
+        """
+        with self._idle:
+            doubted = {f for f in self._by_granule.values() if f.pack == pack and f.was_sent}
+            for fetch in doubted:
+                self._done(fetch)
+        for fetch in doubted:
+            fetch.forget()
+
     def close(self) -> None:
         """Drops what has not begun and waits, a few seconds, for what has; idempotent."""
         with self._idle:
@@ -210,7 +244,8 @@ class InFlight:
 
     def _done(self, fetch: Fetch) -> None:
         for number in range(fetch.first, fetch.first + fetch.count):
-            self._by_granule.pop((fetch.pack, number), None)
+            if self._by_granule.get((fetch.pack, number)) is fetch:
+                del self._by_granule[fetch.pack, number]
 
     def _pump(self) -> None:
         while self._connected < self._connections:
@@ -243,7 +278,7 @@ class InFlight:
                     if not self._closed and data is not None:
                         self._pump()
             if data is not None:
-                self._arrived(fetch, data)
+                fetch.keep(data, self._arrived)
         finally:
             with self._idle:
                 self._done(fetch)

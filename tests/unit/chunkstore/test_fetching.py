@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,6 +104,33 @@ def test_a_thread_that_may_not_block_is_told_how_to_fetch(place: Place) -> None:
     with never_blocking():
         assert source.read(PACK, 7 * MIB, 1000) == DATA[7 * MIB : 7 * MIB + 1000]
     assert place.remote.requests["get"] == 1
+
+
+def test_what_is_forgotten_while_it_is_written_is_fetched_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply was damaged, and the disk is slower than the reader who finds out."""
+    source = place.source()
+    writing = threading.Event()
+    write = source.cache.write
+
+    def slowly(pack: PackId, start: int, data: bytes | memoryview) -> None:
+        writing.set()
+        time.sleep(0.3)
+        write(pack, start, data)
+
+    monkeypatch.setattr(source.cache, "write", slowly)
+    key = pack_key(PACK)
+    path = place.folder / "store" / key
+    path.write_bytes(bytes(len(DATA)))
+    assert source.read(PACK, 0, 1000) == bytes(1000)
+    assert writing.wait(20)
+    path.write_bytes(DATA)
+    source.forget(PACK)
+    assert source.read(PACK, 0, 1000) == DATA[:1000]
+    settle(source)
+    assert place.source().read(PACK, 0, 1000) == DATA[:1000]
+    assert place.remote.requests["get"] == 2
 
 
 def test_ten_readers_of_one_block_send_one_request(place: Place) -> None:
