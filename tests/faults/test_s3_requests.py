@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.support.proxied import always, broken, bucket, proxy, settings, strai
 from tests.support.proxy import (
     Answer,
     AnswerAfter,
+    Drip,
     Fault,
     Hang,
     LoseReply,
@@ -109,7 +111,7 @@ def test_connections_that_were_read_into_memory_are_used_again(
     assert isinstance(broken, ReadsInto)
     straight.put("packs/ab/x", bytes(300_000))
 
-    def never(_reply: object) -> bytes:
+    def never(_reply: object, _seconds: float) -> bytes:
         raise AssertionError("read in the ordinary way")
 
     made: list[object] = []
@@ -182,6 +184,31 @@ def test_a_server_that_knows_no_ranges_is_understood(
     assert broken.read_into("digits", 8, buffer) == 2
     assert bytes(buffer[:2]) == b"89"
     assert broken.read_into("digits", 10, buffer) == 0
+
+
+@pytest.mark.parametrize("after", [0, 100_000])
+def test_a_reply_that_drips_is_given_up(
+    proxy: Proxy, settings: Settings, straight: ObjectStore, after: int
+) -> None:
+    """No time-out of a socket ever passes: a byte comes each 0.1 s."""
+    broken = open_object_store(replace(settings, timeout_seconds=3))
+    assert isinstance(broken, ReadsInto)
+    data = os.urandom(200_000)
+    straight.put("k", data)
+    buffer = memoryview(bytearray(len(data)))
+    for read in (
+        lambda: broken.get("k"),
+        lambda: broken.get("k", 0, len(data)),
+        lambda: bytes(buffer[: broken.read_into("k", 0, buffer)]),
+    ):
+        proxy.plan = on("GET", Drip(0.1, after))
+        begun = time.monotonic()
+        assert read() == data
+        assert time.monotonic() - begun < 15
+        proxy.plan = always(Drip(0.1, after))
+        with pytest.raises(StorageTransientError, match="the reply comes too slowly"):
+            read()
+        assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,14 @@ class Slow:
 
 
 @dataclass(frozen=True, slots=True)
+class Drip:
+    """After so many bytes the reply's body comes one byte at a time, with a pause before each."""
+
+    seconds: float
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Hang:
     """Nothing is ever answered; the server never hears of the request."""
 
@@ -101,7 +109,7 @@ class Without:
     secret_key: str
 
 
-Fault = Answer | AnswerAfter | Reset | LoseReply | Truncate | Flip | Slow | Hang | Without
+Fault = Answer | AnswerAfter | Reset | LoseReply | Truncate | Flip | Slow | Drip | Hang | Without
 Plan = Callable[[Request], Fault | None]
 
 
@@ -387,6 +395,11 @@ class _Exchanges:
             body = bytearray(self._server.read(length))
             body[fault.offset % length] ^= 1
             client.sendall(body)
+        elif isinstance(fault, Drip) and length > fault.after:
+            self._server.relay(fault.after, client)
+            for _ in range(length - fault.after):
+                self._proxy.wait(fault.seconds)
+                client.sendall(self._server.read(1))
         else:
             self._server.relay(length, client)
         return named.get("connection", "").lower() != "close"

@@ -217,7 +217,7 @@ class S3Store:
             )
             said = reply.get("ContentRange")
             if said is not None and buffer is not None:
-                count = read_body_into(reply, buffer)
+                count = read_body_into(reply, buffer, self._requests.idle_seconds)
                 if count is not None:
                     self._requests.received(count)
                     check_range(said, start, length, count)
@@ -237,7 +237,7 @@ class S3Store:
         return self._retries.run(f"GET {key}", lambda: self._requests.send("get", key, fetch))
 
     def _body(self, reply: Any) -> bytes:
-        data = read_body(reply)
+        data = read_body(reply, self._requests.idle_seconds)
         self._requests.received(len(data))
         return data
 

@@ -92,6 +92,11 @@ class S3Requests:
                 raise
             return self._send(newer, kind, key, call, sends, conditional)
 
+    @property
+    def idle_seconds(self) -> float:
+        """How long a server may send nothing until an attempt has failed."""
+        return min(_IDLE_SECONDS, self._settings.timeout_seconds / 3)
+
     def received(self, size: int) -> None:
         """Counts bytes of a reply's body."""
         with self._counting:
@@ -150,10 +155,9 @@ class S3Requests:
             return client
 
     def _connect(self) -> tuple[Session, S3Client]:
-        timeout = self._settings.timeout_seconds
         config = Config(
-            connect_timeout=min(_CONNECT_SECONDS, timeout / 3),
-            read_timeout=min(_IDLE_SECONDS, timeout / 3),
+            connect_timeout=min(_CONNECT_SECONDS, self._settings.timeout_seconds / 3),
+            read_timeout=self.idle_seconds,
             max_pool_connections=self._settings.s3_connections + _OTHER_CONNECTIONS,
             retries={"mode": "standard", "total_max_attempts": 1},
             # Uploads carry a Content-MD5, which every server knows; what is read has its id.
