@@ -88,6 +88,15 @@ class StorageAuthError(StoragePermanentError):
     """The store refused the credentials, or the file system the permission."""
 
 
+class StorageMissingError(StoragePermanentError):
+    """The place of the store itself (its bucket) does not exist: that says nothing of what it had.
+
+    So it is no NotFoundError, which means that the store was asked and has no such name.
+    """
+
+    exit_code = 3
+
+
 class CorruptionError(VersionFSError):
     """Stored bytes do not match their checksum or id. ``pack`` names the object, when known."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.folders import fill
 from tests.support.proxied import always, broken, bucket, proxy, settings, straight
 from tests.support.proxy import (
     Answer,
@@ -22,12 +23,14 @@ from tests.support.proxy import (
     on,
 )
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, S3Server
+from tests.support.stores import at, bring
 from versionfs.config import Settings
 from versionfs.errors import (
     AlreadyExistsError,
     NotFoundError,
     ReadOnlyError,
     StorageAuthError,
+    StorageMissingError,
     StoragePermanentError,
     StorageTransientError,
     VersionFSError,
@@ -207,6 +210,36 @@ def test_a_store_that_another_machine_makes_meanwhile_is_opened(
     with Store.open_or_create(settings) as store:
         assert [store.id] == made
     assert proxy.count()["PUT"] == 0
+
+
+def test_a_bucket_that_is_gone_does_not_count_as_an_empty_store(
+    proxy: Proxy, settings: Settings, source: Path
+) -> None:
+    """Its branches are not deleted, and its packs are not damaged: nobody knows."""
+    fill(source, {"a": b"1" * 100})
+    with Store.create(settings) as store:
+        store.create_repository("photos")
+        bring(store, source)
+        entry = at(store, b"a")
+        assert entry is not None
+    with Store.open(replace(settings, cache_dir=source.parent / "other")) as store:
+        photos = store.repository("photos")
+        store.refcache.hold()
+        assert list(photos.branches()) == ["main"]
+        proxy.plan = always(Answer(404, "NoSuchBucket"))
+        for ask in (
+            store.refcache.poll,
+            photos.tags,
+            lambda: photos.tag("v1"),
+            lambda: store.contents.open(entry).read(0, 100),
+        ):
+            with pytest.raises(StorageMissingError, match="there is no bucket"):
+                ask()
+        with pytest.raises(StorageMissingError, match="there is no bucket"):
+            Store.open_or_create(settings)
+        proxy.plan = None
+        assert list(photos.branches()) == ["main"]
+        assert store.contents.open(entry).read(0, 100) == b"1" * 100
 
 
 def test_the_name_of_a_server_may_be_a_word(

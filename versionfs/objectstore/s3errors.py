@@ -19,6 +19,7 @@ from versionfs.errors import (
     NotFoundError,
     ReadOnlyError,
     StorageAuthError,
+    StorageMissingError,
     StoragePermanentError,
 )
 from versionfs.objectstore.retry import AttemptFailedError, UnusualAnswerError
@@ -164,7 +165,7 @@ def _from_reply(error: boto.ClientError, asked: Asked) -> Exception:
     if status == 416:
         return OutOfRangeError()
     if code == "NoSuchBucket":
-        return NotFoundError(
+        return StorageMissingError(
             f"there is no bucket {asked.bucket!r} at {asked.endpoint}",
             hint="make it first, or check the name and --s3-endpoint",
         )
