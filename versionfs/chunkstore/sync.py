@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final
 
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _TAIL_BYTES: Final = 256 * 1024
 """What is read at once of a pack's end behind a network: index and trailer of nearly all packs."""
+_FIRST_PACKS: Final = 1000
+"""One request lists so many."""
 _LARGE_SEGMENT_BYTES: Final = 1024 * 1024
 _LARGE_SEGMENTS_AT_ONCE: Final = 4
 """They have 8 MiB and more. Most are of one small commit, and as many come as may."""
@@ -39,18 +41,32 @@ _LARGE_SEGMENTS_AT_ONCE: Final = 4
 Progress = Callable[[int, int], None]
 
 
-def packs_in_store(objects: ObjectStore) -> dict[bytes, int]:
-    """Returns the id and size in bytes of each pack in the store."""
+def packs_in_store(objects: ObjectStore, connections: int = 8) -> dict[bytes, int]:
+    """Returns the id and size in bytes of each pack in the store.
+
+    A listing is one request after the other. Of a large store the folders of packs are listed side
+    by side, at most ``connections`` of them.
+    """
     packs: dict[bytes, int] = {}
-    for info in objects.list("packs/"):
-        name = info.key.rsplit("/", 1)[-1]
-        try:
-            pack = bytes.fromhex(name)
-        except ValueError:
-            continue
-        if len(pack) == 32:
-            packs[pack] = info.size
+    for pack, size in _listed(objects, "packs/"):
+        packs[pack] = size
+        # Ids are spread evenly, so how far the first of them reach tells how many there are; there
+        # are 256 folders, and a request at least for each.
+        if len(packs) == _FIRST_PACKS and pack[0] + 1 < connections and not objects.is_local:
+            folders = [f"packs/{first:02x}/" for first in range(pack[0], 256)]
+            for found in in_order(lambda f: list(_listed(objects, f)), folders, connections):
+                packs.update(found)
+            break
     return packs
+
+
+def _listed(objects: ObjectStore, prefix: str) -> Iterator[tuple[bytes, int]]:
+    """Yields the packs below a prefix, sorted."""
+    for info in objects.list(prefix):
+        with contextlib.suppress(ValueError):
+            pack = bytes.fromhex(info.key.rsplit("/", 1)[-1])
+            if len(pack) == 32:
+                yield pack, info.size
 
 
 def sync_index(
@@ -72,7 +88,7 @@ def sync_index(
         known = index.known_packs()
     except IndexDamagedError:
         known = {}
-    present = packs_in_store(objects)
+    present = packs_in_store(objects, connections)
     # One of another size is damaged: nothing may be deduplicated against it.
     gone = {pack for pack, size in known.items() if present.get(pack) != size}
     if gone:

@@ -135,7 +135,7 @@ def clone(
         source.repository(repository)  # NotFoundError, with a hint
     remove_leftovers(target)
     plan = _plan(source, target, repositories, whole=repository is None)
-    present = packs_in_store(target.objects)
+    present = packs_in_store(target.objects, target.settings.s3_connections)
     missing = {pack: size for pack, size in plan.packs.items() if present.get(pack) != size}
     copied, copied_bytes = _copy_packs(source, target, plan, missing, progress)
     if not plan.damaged:
@@ -170,7 +170,7 @@ def _plan(source: Store, target: Store, repositories: Iterable[str], *, whole: b
         except CorruptionError as error:
             plan.suspect = True
             log.error("%s/%s of %s is damaged: %s", repository, name, kind.value, error)
-    present = packs_in_store(source.objects)
+    present = packs_in_store(source.objects, source.settings.s3_connections)
     for pack in reachable.packs:
         size = present.get(pack)
         if size is None:

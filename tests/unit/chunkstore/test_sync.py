@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from random import Random
 
 import pytest
+from blake3 import blake3
 
 from tests.support.folders import describe, fill
 from tests.support.machines import CountingFolder, machine
+from tests.support.proxied import broken, bucket, proxy, settings
+from tests.support.proxy import Proxy
+from tests.support.remote import RemoteFolder
 from tests.support.stores import bring, head
 from versionfs.chunkstore import metadata_writer, packs_in_store, sync, writer
+from versionfs.objectstore import ObjectStore
 from versionfs.pack import pack_key
 from versionfs.repo import Store
 from versionfs.transfer import export
 from versionfs.transfer.reachable import Reachable
+from versionfs.types import PackId
+
+__all__ = ["broken", "bucket", "proxy", "settings"]
 
 
 @pytest.fixture
@@ -202,6 +211,44 @@ def test_small_segments_are_fetched_side_by_side(
             assert sync.sync_index(objects, store.index, connections=8) == len(packs(shared))
         assert objects.requests == {"list": 2, "get": 13}
         assert 1 < objects.most_at_once <= most
+
+
+@pytest.mark.parametrize(
+    ("count", "requests"),
+    # 256 folders take 16 rounds, in which 64 packs are listed one request after the other.
+    [(3, 1), (4, 1), (50, 1), (1000, 1 + 255)],
+)
+def test_the_folders_of_a_large_store_are_listed_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, requests: int
+) -> None:
+    monkeypatch.setattr(sync, "_FIRST_PACKS", 4)
+    objects = RemoteFolder(tmp_path, 0.005)
+    expected = {}
+    for number in range(count):
+        pack = blake3(b"%d" % number).digest()
+        data = bytes(number % 7 + 1)
+        objects.inner.put(pack_key(PackId(pack)), data)
+        expected[pack] = len(data)
+    objects.inner.put("packs/zz/other", b"x")
+    assert packs_in_store(objects, 16) == expected
+    # The first packs may reach into the next folders.
+    assert requests - 2 <= objects.requests["list"] <= requests + 1
+    assert (8 < objects.most_at_once <= 16) == (requests > 1)
+
+
+def test_a_large_store_on_s3_is_listed_the_same(
+    broken: ObjectStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packs = [bytes([first]) + os.urandom(31) for first in (0, 0, 1, 1, 250, 255)]
+    for pack in packs:
+        broken.put(pack_key(PackId(pack)), b"pack")
+    whole = packs_in_store(broken)
+    assert whole == dict.fromkeys(packs, 4)
+    monkeypatch.setattr(sync, "_FIRST_PACKS", 4)
+    proxy.forget()
+    assert packs_in_store(broken, 16) == whole
+    assert proxy.count() == {"GET": 1 + 255}
+    assert 4 < proxy.most_at_once <= 16
 
 
 @pytest.mark.parametrize("home", ["first", "second"])
