@@ -180,7 +180,7 @@ def test_a_store_that_was_opened_before_opens_without_network(
 ) -> None:
     objects = Unreachable(folder)
     monkeypatch.setattr("versionfs.repo.store.open_object_store", lambda _: objects)
-    monkeypatch.setattr("versionfs.repo.store._has_files", lambda _: False)
+    monkeypatch.setattr("versionfs.repo.store._is_taken", lambda _: False)
     settings = settings_at(tmp_path / "two")
     objects.down = True
     with pytest.raises(StorageTransientError):
