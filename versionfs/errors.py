@@ -114,7 +114,7 @@ class UnsupportedFormatError(VersionFSError):
 
 
 class SourceError(VersionFSError):
-    """Files of an import could not be read; nothing was published.
+    """Files of an import or a commit could not be read; nothing was published.
 
     ``problems`` holds one ``(path, reason)`` for each.
     """

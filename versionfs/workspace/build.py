@@ -5,13 +5,14 @@ Runs in a thread of its own, on a frozen table and on staging files that nobody 
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from versionfs.errors import NotFoundError
+from versionfs.errors import NotFoundError, SourceError
 from versionfs.repo import Store
 from versionfs.transfer.assembler import Assembler
 from versionfs.transfer.attributes import Attributes
@@ -24,6 +25,8 @@ from versionfs.workspace.content import LayeredFile, Stack
 from versionfs.workspace.inode import ROOT, WHITEOUT, Inode, decode_name, inode_key, names_prefix
 from versionfs.workspace.staging import Staging
 from versionfs.workspace.table import FrozenTable
+
+log = logging.getLogger(__name__)
 
 _KINDS = {stat.S_IFIFO: "a fifo", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device"}
 
@@ -50,6 +53,8 @@ class Build:
         self._linked: dict[int, Entry] = {}
         self._reading: set[int] = set()
         """Files of several names whose content is on its way to the store."""
+        self._lost: dict[bytes, str] = {}
+        """Paths of files whose written bytes cannot be read, and why."""
         self.built = Built()
         self.read_bytes = 0
 
@@ -59,10 +64,12 @@ class Build:
         Raises:
             CorruptionError: a base file that was changed in part cannot be read.
             StorageError: the store cannot be written.
-            OSError: a staging file cannot be read.
+            SourceError: what was written to some files is gone, or cannot be read.
         """
         self._directory(b"", b"", self._inode(ROOT))
         self._pipeline.flush()
+        if self._lost:
+            raise _unreadable(list(self._lost.items()))
         assert self._assembler.root is not None
         return self._assembler.root
 
@@ -88,7 +95,7 @@ class Build:
             if child.is_dir:
                 self._directory(child_path, child_name, child)
             elif child.is_file:
-                self._file(child_name, child)
+                self._file(child_path, child_name, child)
             elif stat.S_ISLNK(child.mode):
                 self.built.files += 1
                 content = Entry(
@@ -103,7 +110,7 @@ class Build:
         # A directory that was renamed must be set in its new place even if nothing in it changed.
         then(partial(self._assembler.leave, name, _attributes(inode), None))
 
-    def _file(self, name: bytes, inode: Inode) -> None:
+    def _file(self, path: bytes, name: bytes, inode: Inode) -> None:
         self.built.files += 1
         if inode.nlink > 1:
             # The same content under each name: read once.
@@ -118,24 +125,42 @@ class Build:
         if not inode.layers:
             self._set(name, inode, inode.base or _empty())
             return
+        try:
+            self._changed(path, name, inode)
+        except OSError as error:
+            self._lost[path] = error.strerror or str(error)
+
+    def _changed(self, path: bytes, name: bytes, inode: Inode) -> None:
+        """Stores a file that was written; once one is lost, only looks whether this one is, too.
+
+        Raises:
+            OSError: what was written cannot be read.
+        """
         file = LayeredFile(
             Stack(inode.base, inode.layers),
             self._frozen,
             self._staging,
             self._store.contents.open,
         )
+        file.check()
+        if self._lost:
+            return
         done = partial(self._done, name, inode)
         if file.whole_layer is None:
             self._edited(name, inode, file, done)
             return
         self.read_bytes += min(file.size, file.allocated)
-        path = self._staging.own_path(file.whole_layer)
-        if path is not None:
-            self._pipeline.file(name, os.fsencode(path), file.size, done, _lost)
+        own = self._staging.own_path(file.whole_layer)
+        if own is not None:
+            gone = partial(self._gone, path)
+            self._pipeline.file(name, os.fsencode(own), file.size, done, gone)
             return
         data = file.read(0, file.size)
         pieces = cut_whole(data, self._store.chunking)
         self._pipeline.whole(name, pieces, _attributes(inode), done)
+
+    def _gone(self, path: bytes) -> None:
+        self._lost[path] = "its staging file cannot be read"
 
     def _edited(self, name: bytes, inode: Inode, file: LayeredFile, done: Done) -> None:
         """Stores a file of which only parts were written: what they touch is cut anew."""
@@ -190,8 +215,19 @@ def _empty() -> Entry:
     return Entry(b"", Kind.FILE, 0, 0, 1, NO_ID, b"", (), 0, 0, 0, NO_STAMP, None)
 
 
-def _lost() -> None:
-    raise NotFoundError("a staging file of the workspace is gone", hint="keep its folder")
+def unread(path: bytes, why: str) -> None:
+    """Logs a staging file that cannot be read: whoever commits is told the file's own path."""
+    log.warning("the staging file %s cannot be read: %s", os.fsdecode(path), why)
+
+
+def _unreadable(problems: list[tuple[bytes, str]]) -> SourceError:
+    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return SourceError(
+        f"what was written to {problems[0][0].decode('utf-8', 'replace')}{more} cannot be read; "
+        "nothing was committed",
+        problems,
+        hint="restore, empty or remove what is lost, and commit again",
+    )
 
 
 class _Nothing:

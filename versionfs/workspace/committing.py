@@ -12,14 +12,14 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from versionfs.errors import ConflictError, NotFoundError, OverlapError, SourceError
+from versionfs.errors import ConflictError, NotFoundError, OverlapError
 from versionfs.objectstore import Version
 from versionfs.repo import RefKind, Repository, first_parents, write_commit
 from versionfs.transfer.pipeline import Pipeline
 from versionfs.tree import Conflict, merge_trees, same_entry
 from versionfs.types import Commit, Entry
 from versionfs.workspace.base import PENDING_KEY, Pending, decode_pending, encode_pending
-from versionfs.workspace.build import Build
+from versionfs.workspace.build import Build, unread
 from versionfs.workspace.following import Step
 from versionfs.workspace.settling import Cut, Settling
 from versionfs.workspace.table import FrozenTable
@@ -101,6 +101,7 @@ class Committing:
             OverlapError: others changed the same paths meanwhile.
             ConflictError: the branch moves all the time.
             NotFoundError: the branch was deleted.
+            SourceError: what was written to some files is lost.
             StorageError: the store cannot be read or written.
         """
         began = time.monotonic()
@@ -110,18 +111,10 @@ class Committing:
             self._result = CommitResult(None, head, head.ref != base.ref, 0, 0, 0, 0, 0.0)
             return
         store.sync_index()
-        failed: list[tuple[bytes, str]] = []
-        with Pipeline(store, lambda path, why: failed.append((path, why))) as pipeline:
+        with Pipeline(store, unread) as pipeline:
             build = Build(store, pipeline, self._frozen, self._workspace.records.staging)
             ours = build.run()
             self._skipped = build.built.skipped
-            if failed:
-                raise SourceError(
-                    f"{failed[0][0].decode()} cannot be read: {failed[0][1]}; nothing was "
-                    "committed",
-                    failed,
-                    hint="check the disk that has the workspace",
-                )
             pipeline.metadata.finish()
             ours = _resolved(pipeline, ours)
             commit, head, merged = self._advance(pipeline, ours)

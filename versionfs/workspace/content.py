@@ -149,7 +149,12 @@ class LayeredFile:
         """The layer whose staging file is the content, byte for byte; None if none is."""
         return self._layers[0].id if self._layers and not self._layers[0].limit else None
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Finds out whether all of its layers are there.
+
+        Raises:
+            OSError: EIO: one is lost.
+        """
         if self._lost:
             path = os.fspath(self._staging.path(min(self._lost)))
             raise OSError(errno.EIO, "a staging file is gone", path)
@@ -164,7 +169,7 @@ class LayeredFile:
             CorruptionError: bytes of the base are damaged.
             OSError: a staging file cannot be read.
         """
-        self._check()
+        self.check()
         end = min(offset + size, self.size)
         if offset < 0 or offset >= end:
             return b""
@@ -198,7 +203,7 @@ class LayeredFile:
 
         The file must not be changed meanwhile.
         """
-        self._check()
+        self.check()
         end = self.size if end is None else min(end, self.size)
         if start < end:
             yield from self._below(0, start, end)
@@ -304,7 +309,7 @@ class LayeredFile:
             OSError: nothing was written. Where the failure was of ``record``, bytes in places that
                 were written since the last commit may have changed.
         """
-        self._check()
+        self.check()
         pushed = fresh is not None
         if fresh is not None:
             self._push(fresh, self.size, self.size)
@@ -356,7 +361,7 @@ class LayeredFile:
             OSError: the size has not changed; where ``record`` failed, it may have become smaller.
         """
         if size:
-            self._check()
+            self.check()
         if fresh is not None:
             before = self.size
             self._push(fresh, min(size, before), size)

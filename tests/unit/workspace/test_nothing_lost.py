@@ -20,8 +20,8 @@ from versionfs.errors import (
     InvalidInputError,
     NotFoundError,
     OverlapError,
+    SourceError,
     StorageError,
-    VersionFSError,
 )
 from versionfs.fuse.access import with_workspace
 from versionfs.fuse.workspaces import WorkspaceService
@@ -38,6 +38,7 @@ from versionfs.workspace import (
     folder_of,
     move,
     recover_now,
+    restore,
 )
 from versionfs.workspace.records import Owned
 
@@ -263,15 +264,73 @@ def test_a_lost_staging_file_is_an_error_each_time_and_nothing_is_committed(stor
         with pytest.raises(OSError, match="gone") as error:
             content(workspace, name)
         assert error.value.errno == errno.EIO
-    with pytest.raises((OSError, VersionFSError), match="gone"):
+    with pytest.raises(SourceError, match=r"a and 1 more.*\(restore, empty or remove") as lost:
         commit(workspace, REQUEST)
+    assert lost.value.problems == [
+        (b"a", "a staging file is gone"),
+        (b"new", "a staging file is gone"),
+    ]
     workspace.overlay.unlink(1, b"new")
-    with pytest.raises((OSError, VersionFSError), match="gone"):
+    with pytest.raises(SourceError) as lost:
         commit(workspace, REQUEST)
+    assert lost.value.problems == [(b"a", "a staging file is gone")]
     workspace.files.truncate(workspace.overlay.changes, number_of(workspace, b"a"), 0)
     write(workspace, b"a", b"again")
     commit(workspace, REQUEST)
     assert content(workspace, b"a") == b"again"
+    workspace.close()
+
+
+def test_every_file_that_is_lost_is_named_and_the_others_are_committed(store: Store) -> None:
+    workspace = opened(store)
+    size = 100_000  # A staging file of its own.
+    folder = workspace.overlay.make(1, b"sub", stat.S_IFDIR | 0o755, os.getuid(), os.getgid())
+    for name in (b"early", b"small", b"large", b"truncated", b"zzz"):
+        create(workspace, name, b"x" * (size if name in (b"large", b"truncated") else 10))
+    workspace.overlay.link(number_of(workspace, b"small"), folder, b"linked")
+    staging = workspace.records.staging
+    for name in (b"small", b"large"):
+        staging.remove(workspace.names.inode(number_of(workspace, name)).layers[0].id)
+    workspace.close()
+    workspace = opened(store)
+    with pytest.raises(SourceError) as lost:
+        commit(workspace, REQUEST)
+    assert [path for path, _ in lost.value.problems] == [b"large", b"small", b"sub/linked"]
+    for _ in restore(workspace, [b"large"]):
+        pass
+    folder = number_of(workspace, b"sub")
+    workspace.overlay.unlink(folder, b"linked")
+    workspace.files.truncate(workspace.overlay.changes, number_of(workspace, b"small"), 0)
+    assert commit(workspace, REQUEST).commit is not None
+    assert content(workspace, b"early") == content(workspace, b"zzz") == b"x" * 10
+    assert workspace.lookup(1, b"large") is None
+    assert workspace.lookup(folder, b"linked") is None
+    workspace.close()
+
+
+def test_a_file_whose_bytes_cannot_be_read_is_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = opened(store)
+    create(workspace, b"large", b"x" * 100_000)
+    create(workspace, b"other", b"x" * 100_000)
+    own = workspace.records.staging.own_path(
+        workspace.names.inode(number_of(workspace, b"large")).layers[0].id
+    )
+    real = os.open
+
+    def broken(path: object, *arguments: int, **options: int) -> int:
+        if os.fsencode(path) == os.fsencode(own):  # type: ignore[arg-type]
+            raise OSError(errno.EIO, "a bad sector")
+        return real(path, *arguments, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", broken)
+        with pytest.raises(SourceError) as lost:
+            commit(workspace, REQUEST)
+    assert lost.value.problems == [(b"large", "its staging file cannot be read")]
+    assert f"{own} cannot be read: a bad sector" in caplog.text
+    assert commit(workspace, REQUEST).commit is not None
     workspace.close()
 
 
