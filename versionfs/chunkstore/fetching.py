@@ -16,7 +16,7 @@ from versionfs.chunkstore.buffers import Buffers
 from versionfs.chunkstore.diskcache import GRANULE_BYTES, DiskCache
 from versionfs.chunkstore.inflight import AHEAD_GRANULES, RUN_GRANULES, Data, Fetch, InFlight
 from versionfs.chunkstore.recent import RecentRuns
-from versionfs.chunkstore.source import VIEW_BYTES, PackRange, Scan
+from versionfs.chunkstore.source import NEAR_BYTES, VIEW_BYTES, PackRange, Scan
 from versionfs.errors import CorruptionError, NotFoundError, StorageError
 from versionfs.objectstore import ObjectStore, ReadsInto, WouldBlock, may_block
 from versionfs.pack import pack_key
@@ -31,7 +31,7 @@ _LEAST_HELD_BYTES: Final = 24 * 1024 * 1024
 _BUFFERS: Final = 8
 _LARGE_BYTES: Final = 2 * 1024 * 1024
 """From here on replies go into memory that is used again."""
-_SCAN_GRANULES: Final = (4, 32)
+_SCAN_GRANULES: Final = (NEAR_BYTES // GRANULE_BYTES, 32)
 """How much the first misses of a scan bring: 256 KiB, then 2 MiB; the third brings the pack."""
 _SCANS: Final = 4096
 _PLANNERS: Final = 2

@@ -10,13 +10,14 @@ checksum of their own and are part of neither, so that moving data changes no na
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from versionfs.chunking import id_of, stamp
 from versionfs.chunkstore.locations import LocationColumns
 from versionfs.chunkstore.reader import PackReader
 from versionfs.errors import CorruptionError
-from versionfs.types import STAMP_BYTES, NodeRef, PackId, short
+from versionfs.types import STAMP_BYTES, Location, NodeRef, PackId, short
 
 _FRAME: Final = struct.Struct("<III")
 
@@ -79,6 +80,15 @@ class MetadataReader:
     def __init__(self, packs: PackReader) -> None:
         self._packs = packs
         self.objects_read = 0
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether a read may be a request, which can be sent before it is needed."""
+        return self._packs.source.is_cached
+
+    def prefetch(self, locations: Sequence[Location]) -> None:
+        """Begins to fetch objects that will likely be loaded soon; returns at once."""
+        self._packs.prefetch(locations)
 
     def load(self, kind: int, ref: NodeRef) -> MetadataObject:
         """Returns the object that a reference names.

@@ -12,6 +12,8 @@ from versionfs.types import PackId
 
 VIEW_BYTES: Final = 96 * 1024
 """Shorter reads return bytes of their own. Longer ones may return a view of more."""
+NEAR_BYTES: Final = 256 * 1024
+"""What the first miss of a scan brings."""
 
 
 class Scan(IntEnum):

@@ -13,6 +13,7 @@ from typing import Final
 from versionfs.chunkstore import MetadataReader
 from versionfs.errors import CorruptionError
 from versionfs.tree.node import Child, Inner, Leaf, decode
+from versionfs.tree.siblings import Siblings
 from versionfs.types import Entry, NodeRef, ObjectKind, short
 
 _RECURSION: Final = 10_000
@@ -33,6 +34,7 @@ class Trees:
 
     def __init__(self, objects: MetadataReader, cache_bytes: int) -> None:
         self._objects = objects
+        self._siblings = Siblings(objects) if objects.is_cached else None
         self._bound = cache_bytes
         self._held = 0
         self._nodes: OrderedDict[bytes, Leaf | Inner] = OrderedDict()
@@ -60,7 +62,12 @@ class Trees:
                 self._nodes.move_to_end(key)
                 self._hits += 1
                 return node
+        siblings = self._siblings
+        if siblings is not None:
+            siblings.reading(ref)
         node = decode(self._objects.load(ObjectKind.TREE, ref))
+        if siblings is not None:
+            siblings.decoded(ref, node)
         with self._lock:
             self._decoded += 1
             if key not in self._nodes:

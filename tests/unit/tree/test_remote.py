@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.mount.support import commit
 from tests.property.test_content import store_file
 from tests.support.remote import RemoteFolder
 from tests.support.stores import (
@@ -262,6 +264,38 @@ def test_looking_at_one_folder_does_not_fetch_the_whole_tree(tree: NodeRef, remo
     settle(store)
     assert objects.requests["get"] <= 3
     assert objects.received <= 3 * MIB
+
+
+@pytest.fixture
+def scattered(local: Store) -> NodeRef:
+    """200 folders, each of a small commit: so each lies in a pack of its own."""
+    for number in range(200):
+        made = commit(local, {b"d%03d/e/f" % number: b"%d" % number})
+    return made.root.node
+
+
+def test_a_walk_over_many_packs_fetches_them_side_by_side(scattered: NodeRef, remote: Open) -> None:
+    latency = 0.1
+    store, objects = remote(latency=latency)
+    begun = time.monotonic()
+    assert walk(store, scattered) == 200
+    rounds = (time.monotonic() - begun) / latency
+    settle(store)
+    assert 200 <= objects.requests["get"] <= 210
+    # 14 at a time; it would be more than 200 otherwise.
+    assert rounds < 100
+    assert objects.most_at_once >= 8
+
+
+def test_looking_up_names_fetches_no_other_packs(scattered: NodeRef, remote: Open) -> None:
+    store, objects = remote()
+    for name in (b"d010", b"d090", b"d150"):
+        folder = store.trees.lookup(scattered, name)
+        assert folder is not None
+        assert store.trees.lookup(folder.node, b"e") is not None
+    settle(store)
+    # For the root, and for each name a leaf and a folder at most.
+    assert objects.requests["get"] <= 1 + 3 * 2
 
 
 def test_small_files_are_fetched_by_pack(local: Store, source: Path, remote: Open) -> None:
