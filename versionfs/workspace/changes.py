@@ -125,7 +125,8 @@ class Changes:
 
         Raises:
             OSError: the disk is full or fails; nothing has changed.
-            WouldBlock: the disk is full, and some of it is about to become free; likewise.
+            WouldBlock: the disk is full, and some of it is about to become free, or the table is
+                far behind; likewise.
         """
         names, removed, orphans = self._names, self._removed, self._names.orphans
         batch: list[tuple[bytes, bytes | None]] = []

@@ -13,6 +13,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -237,7 +238,17 @@ class Records:
         if self._table is None:
             self._make()
         assert self._table is not None
-        self._table.apply(mutations, frees=frees)
+        try:
+            self._table.apply(mutations, frees=frees)
+        except WouldBlock as wait:
+            raise WouldBlock(partial(self._wait, wait.fetch)) from None
+
+    def _wait(self, fetch: Callable[[], object]) -> None:
+        """Waits until the table takes more; where the disk is full, for what is about to go."""
+        try:
+            fetch()
+        except OSError as error:
+            self.make_room(error)
 
     def rebase(self, root: Inode) -> None:
         """Gives a workspace that does not exist yet another base."""

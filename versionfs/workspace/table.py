@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from versionfs.errors import CorruptionError
+from versionfs.objectstore import WouldBlock, may_block
 from versionfs.workspace.database import Database, sync_folder
 from versionfs.workspace.frozen import FrozenTable, Page, merge
 from versionfs.workspace.journal import Journal, Mutation
@@ -38,7 +39,7 @@ _FULL: Final = 2
 """Memory may become so many times what is sealed before a batch has to wait for LMDB."""
 
 _FULL_FREEING: Final = 8
-"""The same for batches that free space, when LMDB cannot be written."""
+"""The same for batches that free space, when LMDB cannot be written or may not be waited for."""
 
 _RETRY_SECONDS: Final = 1.0
 
@@ -184,6 +185,7 @@ class Table:
         is far behind.
 
         Raises:
+            WouldBlock: LMDB is far behind, this thread must not wait, and nothing is freed.
             OSError: nothing was changed: ENOSPC or EDQUOT when the disk is full, EIO when it fails.
             ValueError: a key is empty or too long.
         """
@@ -193,7 +195,12 @@ class Table:
                 return self._sequence
             is_over = self._over(1)
             if is_over and self._over(_FULL):
-                self._make_room(frees=frees)
+                if may_block():
+                    self._make_room(frees=frees)
+                elif not frees:
+                    raise WouldBlock(self._wait_for_room)
+                elif self._over(_FULL_FREEING):
+                    self._make_room(frees=True)
             sequence = self._sequence + 1
             self._journals[-1].append(sequence, mutations, frees=frees)
             self._sequence = sequence
@@ -208,6 +215,11 @@ class Table:
         return (
             len(active.records) >= times * _SEAL_RECORDS or active.size_bytes >= times * _SEAL_BYTES
         )
+
+    def _wait_for_room(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._make_room(frees=False)
 
     def _make_room(self, *, frees: bool) -> None:
         """Waits until memory has room, while LMDB takes what it has."""

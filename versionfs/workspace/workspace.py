@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from versionfs.errors import FileSystemError
+from versionfs.objectstore import WouldBlock
 from versionfs.repo import Store
 from versionfs.tree import Leaf
 from versionfs.types import Commit, Entry, Kind, NodeRef
@@ -83,9 +84,9 @@ class Workspace:
             ref = decode_base(value)
             if ref != head.ref and self._is_unchanged(ref):
                 root = self._root(head)
-                self.records.apply(
-                    [(BASE_KEY, encode_base(head.ref)), (inode_key(ROOT), root.encode())]
-                )
+                mutations = [(BASE_KEY, encode_base(head.ref)), (inode_key(ROOT), root.encode())]
+                # Never told to wait: who then opens it anew would only be told so again.
+                self.records.apply(mutations, frees=True)
                 ref = head.ref
             self.base: Commit = head if ref == head.ref else store.commits.read(ref)
             """The commit that the changes are on top of."""
@@ -318,16 +319,21 @@ class Workspace:
         """
         base, root = self.base, self._root(head)
         moves = Moves(self.names, ROOT)
-        yield from moves.planned(self.names.root.base, base_of(root))
-        if self.base is not base or not self.is_clean or not may_go():
-            return
-        if self.records.get(PENDING_KEY) is not None:
-            return
-        if self.records.exists:
+        while True:
+            yield from moves.planned(self.names.root.base, base_of(root))
+            if self.base is not base or not self.is_clean or not may_go():
+                return
+            if self.records.get(PENDING_KEY) is not None:
+                return
+            if not self.records.exists:
+                self.records.rebase(root)
+                break
             mutations = [(BASE_KEY, encode_base(head.ref)), (inode_key(ROOT), root.encode())]
-            self.records.apply(mutations)
-        else:
-            self.records.rebase(root)
+            try:
+                self.records.apply(mutations)
+                break
+            except WouldBlock as wait:
+                yield wait.fetch
         self._head = self.base = head
         self.names.drop(ROOT)
         yield from moves.switch()

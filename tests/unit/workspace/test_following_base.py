@@ -339,6 +339,30 @@ def test_a_branch_folder_does_not_follow_while_it_is_committed(store, far, other
     branches.close()
 
 
+def test_a_base_is_followed_after_the_table_has_caught_up(workspace, store, others, monkeypatch):
+    write(workspace, b"a", b"A")
+    commit(workspace, REQUEST)
+    others(change_three)
+    records = workspace.records
+    behind, real = [True], records._table.apply
+
+    def apply(mutations, *, frees=False):
+        if behind[0]:
+            raise WouldBlock(behind.pop)
+        return real(mutations, frees=frees)
+
+    monkeypatch.setattr(records._table, "apply", apply)
+    steps = workspace.follow(head(store))
+    step = next(steps)
+    assert callable(step)
+    assert workspace.base.ref != head(store).ref
+    step()
+    behind.append(False)
+    assert not any(callable(step) for step in steps)
+    assert workspace.base.ref == head(store).ref
+    assert text(workspace, b"sub/x") == b"THEIRX"
+
+
 def test_the_kernel_is_told_of_a_folder_of_which_others_changed_only_attributes(
     workspace, store, others
 ):

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from versionfs.errors import CorruptionError
+from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.workspace import database as database_module
 from versionfs.workspace import table as table_module
 from versionfs.workspace.table import Table
@@ -362,6 +363,50 @@ def test_snapshots_are_whole_while_lmdb_cannot_be_written(small, broken_lmdb, ta
         table.checkpoint()
         assert [key for key, _ in frozen.scan(b"")] == applied
     assert [key for key, _ in table.scan(b"")] == applied[1:]
+
+
+@pytest.fixture
+def slow_lmdb(monkeypatch):
+    """LMDB takes what it is given when this is set."""
+    go = threading.Event()
+    write = database_module.Database.write
+
+    def late(self, mutations, sequence):
+        assert go.wait(10)
+        write(self, mutations, sequence)
+
+    monkeypatch.setattr(database_module.Database, "write", late)
+    yield go
+    go.set()
+
+
+def test_who_must_not_wait_is_told_to_when_lmdb_is_behind(small, tables, slow_lmdb, tmp_path):
+    tables.append(table := Table(tmp_path))
+    applied: list[bytes] = []
+    told: WouldBlock | None = None
+    with never_blocking():
+        while told is None:
+            key = b"%03d" % len(applied)
+            try:
+                table.apply([(key, b"")])
+                applied.append(key)
+            except WouldBlock as wait:
+                told = wait
+        assert 40 <= len(applied) <= 80
+        # What frees space need not wait for that.
+        for key in applied[:10]:
+            table.apply([(key, None)], frees=True)
+    waiting = threading.Thread(target=told.fetch)
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    slow_lmdb.set()
+    waiting.join(10)
+    with never_blocking():
+        table.apply([(b"more", b"")])
+    assert [key for key, _ in table.scan(b"")] == [*applied[10:], b"more"]
+    table.close()
+    told.fetch()
 
 
 # -- syncing
