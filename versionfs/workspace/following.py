@@ -172,19 +172,6 @@ class Moves:
         return told
 
 
-def follow(
-    names: Names, folder: Folder, before: NodeRef | None, after: NodeRef | None
-) -> Generator[Step, None, None]:
-    """Moves a folder, and the unchanged ones known below it, from one base to another.
-
-    Everything is fetched first; then all changes at once, and what the kernel must drop is yielded.
-    The folder's own ``base`` is set here too, together with those of its children.
-    """
-    moves = Moves(names, folder.number)
-    yield from moves.planned(before, after)
-    yield from moves.switch()
-
-
 def place_folder(names: Names, folder: Folder, found: InBase) -> None:
     """Lets an unchanged folder be found where the base has it now."""
     number = names.leaves.number(found.ref)

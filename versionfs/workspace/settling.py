@@ -18,7 +18,7 @@ from versionfs.types import Commit, Entry, Xattrs
 from versionfs.workspace.base import BASE_KEY, PENDING_KEY, decode_pending, encode_base
 from versionfs.workspace.content import Stack
 from versionfs.workspace.folders import Folder
-from versionfs.workspace.following import Dropped, Step, follow, place_folder
+from versionfs.workspace.following import Dropped, Moves, Step, place_folder
 from versionfs.workspace.inode import (
     ROOT,
     WHITEOUT,
@@ -210,17 +210,20 @@ class Settling:
             return  # removed since the cut
         entry = directory.base
         new = None if entry is None or entry.location is None else entry.node
-        folder = self._names.folders.get(directory.number)
-        if folder is not None:
-            if merged:
-                yield from follow(self._names, folder, old, new)
-            elif old != new:
-                folder.base = new
-                folder.version += 1
+        moves = Moves(self._names, directory.number)
+        if merged:
+            yield from moves.planned(old, new)
+        # No step in between: a folder in memory must show the base that its record names.
         try:
-            yield self._rebase(directory)
+            changed = self._rebase(directory)
         except FileSystemError:
             return  # removed while the base was read
+        folder = self._names.folders.get(directory.number)
+        if folder is not None and not merged and old != new:
+            folder.base = new
+            folder.version += 1
+        yield from moves.switch()
+        yield changed
         for start in range(0, len(directory.names), _NAMES):
             yield self._settle_names(directory.number, directory.names[start : start + _NAMES])
 

@@ -390,6 +390,32 @@ def test_attributes_of_directories_that_we_changed_since_the_cut_stay(made: Made
     assert stat.S_IMODE(ours.names.inode(sub).mode) == 0o750
 
 
+def test_a_folder_that_is_forgotten_while_it_is_settled_shows_the_new_base(made: Made) -> None:
+    ours = made.workspace
+    sub = _look(ours, b"sub")
+    _write(ours, b"sub/x", 0, b"X")
+    made.by_others(lambda other: _write(other, b"sub/y", 0, b"Y"))
+    committing = Committing(ours, _REQUEST)
+    committing.cut()
+    _create(ours, b"sub/late")  # So the folder's record stays.
+    committing.publish()
+    is_forgotten = False
+    for step in committing.settle():
+        if callable(step):
+            step()
+        elif Dropped(sub, None) in step and not is_forgotten:
+            for number in list(ours.names.lookups):
+                ours.forget(number, ours.names.lookups[number])
+            ours.forget(sub, ours.names.folders[sub].lookups)
+            assert sub not in ours.names.folders
+            assert _look(ours, b"sub") == sub
+            is_forgotten = True
+    committing.end()
+    assert is_forgotten
+    assert _text(ours, b"sub/x") == b"Xirst sub/x"
+    assert _text(ours, b"sub/y") == b"Yirst sub/y"
+
+
 # -- restoring while programs work ---------------------------------------------------------------
 
 
