@@ -6,11 +6,19 @@ import contextlib
 import mmap
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 _HUGE_PAGE_BYTES: Final = 2 * 1024 * 1024
-_ALONE: Final = 3
-"""References to a piece that nobody has a view of: the list, the loop, and who asks for them."""
+
+
+def _references(pieces: Sequence[object]) -> list[int]:
+    """Returns how many references there are to each piece, with those of the list and of this."""
+    return [sys.getrefcount(piece) for piece in pieces]
+
+
+_ALONE: Final = _references([object()])[0]
+"""References to a piece that nobody has a view of: versions of Python count them differently."""
 
 
 class Buffers:
@@ -37,8 +45,8 @@ class Buffers:
         if length > self._size:
             return None
         with self._lock:
-            for piece in self._pieces:
-                if sys.getrefcount(piece) == _ALONE:
+            for piece, references in zip(self._pieces, _references(self._pieces), strict=True):
+                if references == _ALONE:
                     return memoryview(piece)[:length]
             if len(self._pieces) >= self._count:
                 return None
