@@ -8,7 +8,12 @@ import tarfile
 from functools import partial
 from pathlib import Path
 
+from tests.support.proxied import always, proxy
+from tests.support.proxy import Answer, Proxy
 from tests.support.s3 import MakeMachine, wait_until
+from tests.support.seaweed import S3Server
+
+__all__ = ["proxy"]
 
 NEVER = "3600"
 
@@ -53,6 +58,23 @@ def test_fetch_shows_at_once_what_was_committed(machines: MakeMachine) -> None:
     assert (data / "set/main/a").read_bytes() == b"three"
     third = ada.ok("log", "set", "--json").json[0]["id"]
     assert third not in (first, second)
+
+
+def test_fetch_tells_of_a_mount_that_does_not_show_it(
+    machines: MakeMachine, s3_server: S3Server, proxy: Proxy
+) -> None:
+    ada, bob = machines("ada"), machines("bob", proxy.endpoint)
+    ada.bring("set", a=b"one")
+    data = bob.mount("--refresh", NEVER)
+    assert (data / "set/main/a").read_bytes() == b"one"
+    ada.bring("set", a=b"two")
+    proxy.plan = always(Answer(403, "AccessDenied"))
+    told = bob.run("fetch", AWS_ENDPOINT_URL_S3=s3_server.endpoint)
+    assert (told.code, len(told.lines)) == (0, 1)
+    assert f"warning: {data} does not show it yet" in told.err
+    proxy.plan = None
+    bob.ok("fetch")
+    assert (data / "set/main/a").read_bytes() == b"two"
 
 
 def test_who_loses_the_race_is_told_what_moved(machines: MakeMachine) -> None:

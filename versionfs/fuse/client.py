@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from versionfs.workspace.places import folder_in, owner_of
 
 if TYPE_CHECKING:
     from versionfs.tree import Change
+
+log = logging.getLogger(__name__)
 
 _ASK_SECONDS: Final = 2.0
 """How often it is looked whether a daemon that does not answer is still alive."""
@@ -51,7 +54,7 @@ def notify_moved(settings: Settings, store_id: str, repository: str | None) -> N
     """Lets every live mount of a store show a ref that moved, before this returns.
 
     ``repository`` is where, None for any. Waits five seconds at most; a mount that took longer
-    finds out by itself.
+    finds out by itself. One that failed is logged: it shows what it showed until it can look again.
     """
     deadline = time.monotonic() + _NOTIFY_SECONDS
     for record in registry.records(settings):
@@ -61,7 +64,9 @@ def notify_moved(settings: Settings, store_id: str, repository: str | None) -> N
         if left <= 0:
             return
         files = registry.files_of(settings, Path(record.mountpoint))
-        control.ask(files.socket, {"op": "refresh", "repository": repository}, left)
+        reply = control.ask(files.socket, {"op": "refresh", "repository": repository}, left)
+        if reply is not None and not reply.get("ok"):
+            log.warning("%s does not show it yet: %s", record.mountpoint, reply.get("error"))
 
 
 def mount_of(settings: Settings, pid: int) -> MountRecord | None:
