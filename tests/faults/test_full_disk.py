@@ -1,10 +1,11 @@
-"""The disk of the store fills up during an import: nothing changes, and a rerun completes."""
+"""A full disk: what it stops changes nothing and completes when run again; a commit goes on."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -15,6 +16,7 @@ from tests.support.stores import bring, head, settings_in
 from versionfs.errors import StorageTransientError
 from versionfs.repo import Store
 from versionfs.transfer import export
+from versionfs.workspace import CommitRequest, Workspace, commit
 
 
 class Disk:
@@ -32,6 +34,11 @@ class Disk:
 
     def resize(self, size: str) -> None:
         self._mount(f"remount,size={size}")
+
+    def fill(self) -> None:
+        with suppress(OSError), (self.folder / "ballast").open("wb", buffering=0) as ballast:
+            while ballast.write(bytes(4096)):
+                pass
 
     def remove(self) -> None:
         subprocess.run(["umount", str(self.folder)], check=True)
@@ -106,3 +113,30 @@ def test_an_export_to_a_full_disk_is_told(disk: Disk, home: Path, source: Path) 
         with pytest.raises(StorageTransientError, match="cannot write"):
             export(store, head(store).root, disk.folder / "out")
         assert not (disk.folder / "out" / "large").exists()
+
+
+def test_a_commit_is_made_on_a_full_disk(disk: Disk, home: Path, source: Path) -> None:
+    fill(source, {"a": b"first", "b": b"second"})
+    with Store.create(settings_in(home)) as store:
+        store.create_repository("photos")
+        bring(store, source)
+        workspace = Workspace(store, disk.folder / "workspace", head(store))
+        begin = workspace.overlay.changes
+        numbers = []
+        for name in (b"a", b"b"):
+            found = workspace.lookup(1, name)
+            assert found is not None
+            numbers.append(found.number)
+            workspace.files.write(begin, found.number, 0, b"changed")
+        disk.fill()
+        with suppress(OSError):
+            while True:
+                workspace.overlay.set_attributes(numbers[0], mode=0o600)
+        for number in numbers:  # These are recorded when they are committed.
+            workspace.files.write(begin, number, 0, b"CHANGED")
+        assert workspace.names.unsaved
+        result = commit(workspace, CommitRequest("photos", "main", "full", "ada"))
+        assert result.commit is not None
+        assert workspace.is_clean
+        assert workspace.files.read(numbers[1], 0, 100) == b"CHANGED"
+        workspace.close()

@@ -35,6 +35,7 @@ from versionfs.workspace import (
     Step,
     commit,
     encode_base,
+    fetched,
     nothing_to_move,
     prepare_move,
     recover,
@@ -104,7 +105,7 @@ class WorkspaceService:
         """Commits a workspace; returns a summary."""
         async with self._locked(branch, request.branch):
             committing = Committing(branch.workspace, request)
-            committing.cut()
+            await self._steps(branch, fetched(committing.cut))
             branch.is_committing = True
             try:
                 await _in_thread(committing.publish)

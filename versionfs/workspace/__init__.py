@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         recover_now,
     )
     from versionfs.workspace.content import LayeredFile
-    from versionfs.workspace.following import Dropped, Step
+    from versionfs.workspace.following import Dropped, Step, fetched
     from versionfs.workspace.inode import ROOT
     from versionfs.workspace.journal import Mutation
     from versionfs.workspace.listing import WorkspaceListing
@@ -55,6 +55,7 @@ __all__ = [
     "decode_base",
     "encode_base",
     "existing",
+    "fetched",
     "folder_of",
     "move",
     "nothing_to_move",
@@ -80,7 +81,7 @@ __getattr__ = names_of(
             "recover_now",
         ),
         "content": ("LayeredFile",),
-        "following": ("Dropped", "Step"),
+        "following": ("Dropped", "Step", "fetched"),
         "inode": ("ROOT",),
         "journal": ("Mutation",),
         "listing": ("WorkspaceListing",),

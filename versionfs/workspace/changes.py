@@ -139,11 +139,7 @@ class Changes:
         if removed:
             batch.extend((inode_key(number), None) for number in removed)
         batch.extend(self._batch.items())
-        try:
-            names.table.apply(batch, frees=frees)
-        except OSError as error:
-            names.table.make_room(error)
-            names.table.apply(batch, frees=frees)
+        names.table.apply(batch, frees=frees)
         for number in self._left:
             lookups = names.leave_base(number)
             if lookups:

@@ -84,7 +84,8 @@ class Committing:
         """Fixes what is committed: the state of now. Takes milliseconds.
 
         Raises:
-            OSError: the disk is full: nothing has happened.
+            OSError: the disk is full, with all that is kept back for this: nothing has happened.
+            WouldBlock: likewise, and some of it is about to become free.
         """
         workspace = self._workspace
         workspace.files.save_all(workspace.overlay.changes)
@@ -156,13 +157,15 @@ class Committing:
             ref = pipeline.metadata.resolve(ref)
             # Should this process end now, the next one must know that the commit is its own.
             pending = Pending(ref, self._sequence, self._frozen_below)
-            self._workspace.records.apply([(PENDING_KEY, encode_pending(pending))])
-            self._workspace.records.sync()
+            records = self._workspace.records
+            # A commit must be possible on a full disk: what it settles is what makes room there.
+            records.apply([(PENDING_KEY, encode_pending(pending))], frees=True)
+            records.sync()
             try:
                 repository.advance(request.branch, ref, version, old=head.ref, reason="commit")
             except ConflictError:
                 # It is known that this one was not made: nothing stays frozen because of it.
-                self._workspace.records.apply([(PENDING_KEY, None)], frees=True)
+                records.apply([(PENDING_KEY, None)], frees=True)
                 continue
             return store.commits.read(ref), head, merged
         raise ConflictError(
@@ -282,7 +285,7 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
             )
             yield from settling.steps(merged=True)
     else:
-        workspace.records.apply([(PENDING_KEY, None)])
+        workspace.records.apply([(PENDING_KEY, None)], frees=True)
     workspace.files.thaw()
 
 

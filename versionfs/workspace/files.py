@@ -133,15 +133,20 @@ class Files:
             changes.apply()
 
     def save_all(self, begin: Begin) -> None:
-        """Records the times of all files that were written."""
-        while self._names.unsaved:
-            self._save_first(begin)
+        """Records the times of all files that were written, on a full disk too.
 
-    def _save_first(self, begin: Begin) -> None:
+        Raises:
+            OSError: what is kept back of the disk for that is used up; those left are not recorded.
+            WouldBlock: likewise, and some of the disk is about to become free.
+        """
+        while self._names.unsaved:
+            self._save_first(begin, frees=True)
+
+    def _save_first(self, begin: Begin, *, frees: bool = False) -> None:
         changes = begin()
         for number in islice(self._names.unsaved, _SAVED_AT_ONCE):
             changes.inode(number)
-        changes.apply()
+        changes.apply(frees=frees)
 
     # -- reading ---------------------------------------------------------------------------------
 

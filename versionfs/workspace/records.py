@@ -234,6 +234,8 @@ class Records:
 
         Raises:
             FileSystemError: EBUSY: another process owns the workspace, or changed it.
+            WouldBlock: the disk is full, and some of it is about to become free, or the table is
+                far behind: nothing has changed.
         """
         if self._table is None:
             self._make()
@@ -242,6 +244,9 @@ class Records:
             self._table.apply(mutations, frees=frees)
         except WouldBlock as wait:
             raise WouldBlock(partial(self._wait, wait.fetch)) from None
+        except OSError as error:
+            self.make_room(error)
+            self._table.apply(mutations, frees=frees)
 
     def _wait(self, fetch: Callable[[], object]) -> None:
         """Waits until the table takes more; where the disk is full, for what is about to go."""

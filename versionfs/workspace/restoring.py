@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Generator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from versionfs.errors import NotFoundError
@@ -93,7 +94,7 @@ class _Restoring:
         for key, _ in self._names.table.scan(prefix):
             yield from self._name(folder, key[len(prefix) :])
         if folder.number == ROOT:
-            self._reset(folder, self._workspace.base.root)
+            yield from fetched(lambda: self._reset(folder, self._workspace.base.root))
             yield [Dropped(ROOT, None)]
 
     def _name(self, folder: Folder, name: bytes) -> Generator[Step, None, None]:
@@ -122,12 +123,15 @@ class _Restoring:
             finally:
                 self._workspace.forget(child.number, 1)
             return
-        self._discard(folder, name, number)
+        yield from fetched(lambda: self._discard(folder, name, value))
         yield [Dropped(folder.number, name), Dropped(folder.number, None)]
 
-    def _discard(self, folder: Folder, name: bytes, number: int) -> None:
-        """Takes the record of a name away that is no directory's."""
+    def _discard(self, folder: Folder, name: bytes, value: bytes) -> None:
+        """Takes the record of a name away that is no directory's, if it still is what it was."""
         names = self._names
+        if names.table.get(name_key(folder.number, name)) != value:
+            return
+        number, _ = decode_name(value)
         changes = self._workspace.overlay.changes()
         lost = None
         if number != WHITEOUT:
@@ -169,26 +173,30 @@ class _Restoring:
 
         It stays where something was made in it meanwhile, or when it was moved.
         """
+        if (yield from fetched(lambda: self._goes_to_base(parent, name, child))):
+            yield [Dropped(parent.number, None), Dropped(child.number, None)]
+
+    def _goes_to_base(self, parent: Folder, name: bytes, child: Folder) -> bool:
         names = self._names
-        found = yield from fetched(lambda: names.find_in_base(parent, name))
+        found = names.find_in_base(parent, name)
         if found is None or not found.is_dir or not self._is_at(parent, name, child):
-            return
+            return False
         inode = names.inode(child.number)
         if not _is_of(inode, found):
-            return
+            return False
         if self._has_names(child):
             self._reset(child, found.leaf.entry(found.position))
-        else:
-            changes: Changes = self._workspace.overlay.changes()
-            changes.remove(changes.inode(child.number))
-            changes.name(parent, name, None)
-            changes.apply(frees=True)
-            names.orphans.pop(child.number, None)
-            names.pin(parent.number, name, child.number)
-            place_folder(names, child, found)
-            child.overlaid = False
-            self._count += 1
-        yield [Dropped(parent.number, None), Dropped(child.number, None)]
+            return True
+        changes: Changes = self._workspace.overlay.changes()
+        changes.remove(changes.inode(child.number))
+        changes.name(parent, name, None)
+        changes.apply(frees=True)
+        names.orphans.pop(child.number, None)
+        names.pin(parent.number, name, child.number)
+        place_folder(names, child, found)
+        child.overlaid = False
+        self._count += 1
+        return True
 
     def _discard_tree(
         self, parent: Folder, name: bytes, folder: Folder
@@ -208,7 +216,8 @@ class _Restoring:
             child_name = key[len(prefix) :]
             inode = None if number == WHITEOUT else names.inode(number)
             if inode is None or not inode.is_dir:
-                self._discard(folder, child_name, number)
+                discard = partial(self._discard, folder, child_name, value)
+                yield from fetched(discard)
                 yield [Dropped(folder.number, child_name)]
                 continue
             child = names.recorded_folder(folder, child_name, inode)
@@ -217,9 +226,14 @@ class _Restoring:
                 yield from self._discard_tree(folder, child_name, child)
             finally:
                 workspace.forget(child.number, 1)
+        yield (yield from fetched(lambda: self._removed(parent, name, folder)))
+
+    def _removed(self, parent: Folder, name: bytes, folder: Folder) -> list[Dropped]:
+        """Takes the record of a directory away that has no names left, if it is still there."""
+        names = self._names
         if not self._is_at(parent, name, folder) or self._has_names(folder):
-            return
-        changes = workspace.overlay.changes()
+            return []
+        changes = self._workspace.overlay.changes()
         inode = changes.inode(folder.number)
         inode.nlink = 0
         changes.remove(inode)
@@ -229,8 +243,7 @@ class _Restoring:
         self._count += 1
         dropped = [Dropped(parent.number, name), Dropped(parent.number, None)]
         # Unchanged directories below have no records, yet the kernel may know them.
-        dropped += removed(folder)
-        yield dropped
+        return dropped + removed(folder)
 
 
 def _is_of(inode: Inode, found: InBase) -> bool:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from versionfs.errors import FileSystemError
+from versionfs.objectstore import WouldBlock
 from versionfs.tree import Trees, place, same_entry
 from versionfs.types import Commit, Entry, Xattrs
 from versionfs.workspace.base import BASE_KEY, PENDING_KEY, decode_pending, encode_base
 from versionfs.workspace.content import Stack
 from versionfs.workspace.folders import Folder
-from versionfs.workspace.following import Dropped, Moves, Step, place_folder
+from versionfs.workspace.following import Dropped, Moves, Step, fetched, place_folder
 from versionfs.workspace.inode import (
     ROOT,
     WHITEOUT,
@@ -211,13 +213,17 @@ class Settling:
         entry = directory.base
         new = None if entry is None or entry.location is None else entry.node
         moves = Moves(self._names, directory.number)
-        if merged:
-            yield from moves.planned(old, new)
-        # No step in between: a folder in memory must show the base that its record names.
-        try:
-            changed = self._rebase(directory)
-        except FileSystemError:
-            return  # removed while the base was read
+        while True:
+            if merged:
+                yield from moves.planned(old, new)
+            # No step in between: a folder in memory must show the base that its record names.
+            try:
+                changed = self._rebase(directory)
+                break
+            except FileSystemError:
+                return  # removed while the base was read
+            except WouldBlock as wait:
+                yield wait.fetch
         folder = self._names.folders.get(directory.number)
         if folder is not None and not merged and old != new:
             folder.base = new
@@ -225,7 +231,11 @@ class Settling:
         yield from moves.switch()
         yield changed
         for start in range(0, len(directory.names), _NAMES):
-            yield self._settle_names(directory.number, directory.names[start : start + _NAMES])
+            names = directory.names[start : start + _NAMES]
+            dropped: list[Dropped] = []
+            settle = partial(self._settle_names, directory.number, names, dropped)
+            yield from fetched(settle)
+            yield dropped
 
     def _rebase(self, directory: PlannedDirectory) -> list[Dropped]:
         changes = self._workspace.overlay.changes(quiet=True)
@@ -265,10 +275,12 @@ class Settling:
         inode.mtime_ns = new.mtime_ns if now.mtime_ns == old.mtime_ns else now.mtime_ns
         return _attributes(inode) != now
 
-    def _settle_names(self, parent: int, planned: Sequence[PlannedName]) -> list[Dropped]:
+    def _settle_names(
+        self, parent: int, planned: Sequence[PlannedName], dropped: list[Dropped]
+    ) -> None:
+        """Settles names, and adds what the kernel must drop; done again after a ``WouldBlock``."""
         batch: list[Mutation] = []
         settled: list[tuple[PlannedName, Inode]] = []
-        dropped: list[Dropped] = []
         shown: list[bytes] = []
         for item in planned:
             key = name_key(parent, item.name)
@@ -309,7 +321,6 @@ class Settling:
             entry = item.found.leaf.entry(item.found.position)
             if _attributes(inode) != _merged(inode, entry):
                 dropped.append(Dropped(item.number, None))
-        return dropped
 
     def _give_way(self, parent: int, item: PlannedName) -> list[Dropped]:
         """Lets a name show what others made of it. Who has ours open keeps it, by its number."""

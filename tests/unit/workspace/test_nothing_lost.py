@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,8 +33,13 @@ from versionfs.vfs import Branches, Invalidation
 from versionfs.vfs.owner import Owner
 from versionfs.workspace import (
     CommitRequest,
+    Committing,
+    Dropped,
+    Mutation,
+    Step,
     Workspace,
     commit,
+    fetched,
     folder_of,
     move,
     recover_now,
@@ -359,6 +364,112 @@ def test_room_that_is_about_to_be_free_is_used(
     with never_blocking():
         write(workspace, b"new", b"y")
     assert content(workspace, b"new") == b"y"
+    workspace.close()
+
+
+def tight(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Lets the disk be full at each change until what is about to go has gone; counts that."""
+    table = workspace.records._table
+    assert table is not None
+    real, drains, is_full = table.apply, [0], [True]
+
+    def apply(mutations: Sequence[Mutation], *, frees: bool = False) -> int:
+        if is_full[0]:
+            raise OSError(errno.ENOSPC, "full")
+        is_full[0] = True
+        return real(mutations, frees=frees)
+
+    def drain() -> None:
+        drains[0] += 1
+        is_full[0] = False
+
+    monkeypatch.setattr(table, "apply", apply)
+    monkeypatch.setattr(type(workspace.records), "has_discards", True)
+    monkeypatch.setattr(workspace.records, "drain", drain)
+    return drains
+
+
+def done(steps: Iterable[Step]) -> list[Dropped]:
+    """Does the steps on a thread that must not wait; returns what the kernel had to drop."""
+    dropped: list[Dropped] = []
+    steps = iter(steps)
+    while True:
+        with never_blocking():
+            step = next(steps, None)
+        if step is None:
+            return dropped
+        if callable(step):
+            step()
+        else:
+            dropped += step
+
+
+def test_a_restore_on_a_full_disk_waits_for_room(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened(store)
+    write(workspace, b"a", b"FIRST")
+    workspace.overlay.set_attributes(1, mode=0o700)
+    folder = workspace.overlay.make(1, b"new", stat.S_IFDIR | 0o755, os.getuid(), os.getgid())
+    for name in (b"x", b"y"):
+        workspace.overlay.make(folder, name, stat.S_IFREG | 0o644, os.getuid(), os.getgid())
+    with monkeypatch.context() as patched:
+        drains = tight(workspace, patched)
+        done(restore(workspace, [b""]))
+        assert drains[0] >= 5
+    assert workspace.is_clean
+    assert content(workspace, b"a") == b"first"
+    assert workspace.lookup(1, b"new") is None
+    workspace.close()
+
+
+def test_a_name_that_changes_while_a_restore_waits_for_room_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened(store)
+    write(workspace, b"a", b"FIRST")
+    with monkeypatch.context() as patched:
+        tight(workspace, patched)
+        with never_blocking():
+            steps = restore(workspace, [b"a"])
+            step = next(steps)
+    assert callable(step)
+    workspace.overlay.unlink(1, b"a")
+    create(workspace, b"a", b"later")
+    done(steps)
+    assert content(workspace, b"a") == b"later"
+    workspace.close()
+
+
+def test_a_commit_on_a_full_disk_waits_for_room(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened(store)
+    number = create(workspace, b"new", b"x")
+    write(workspace, b"a", b"FIRST")
+    workspace.files.release(workspace.overlay.changes, number)
+    other = opened(store, tmp_path / "other")
+    write(other, b"b", b"THEIRS")
+    commit(other, REQUEST)
+    other.close()
+    assert workspace.names.unsaved
+    with monkeypatch.context() as patched:
+        drains = tight(workspace, patched)
+        committing = Committing(workspace, REQUEST)
+        done(fetched(committing.cut))
+        assert drains[0]
+        patched.undo()
+        write(workspace, b"a", b"SECOND")
+        committing.publish()
+        drains = tight(workspace, patched)
+        dropped = done(committing.settle())
+        assert drains[0] >= 2
+        committing.end()
+    assert dropped
+    assert content(workspace, b"b") == b"THEIRS"
+    commit(workspace, REQUEST)
+    assert workspace.is_clean
+    assert content(workspace, b"a") == b"SECOND"
     workspace.close()
 
 
