@@ -197,11 +197,12 @@ class RefCache:
         """Returns the names that have a marker; the reflogs below them are not listed."""
         names = self._objects.folders(ROOT)
         if self._objects.is_local:
-            return [name for name in names if self._has_marker(name)]
-        has = _parallel(self._has_marker, names)
+            return [name for name in names if self.has_marker(name)]
+        has = _parallel(self.has_marker, names)
         return [name for name, found in zip(names, has, strict=True) if found]
 
-    def _has_marker(self, name: str) -> bool:
+    def has_marker(self, name: str) -> bool:
+        """Asks the store whether it has a repository now."""
         try:
             return self._objects.size(_marker(name)) > 0
         except NotFoundError:

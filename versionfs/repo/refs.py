@@ -8,6 +8,7 @@ the move it tells of: a crash may leave one for a move that never was, never a m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from enum import StrEnum
@@ -17,6 +18,7 @@ from versionfs.errors import (
     ConflictError,
     CorruptionError,
     NotFoundError,
+    StorageTransientError,
     UnsupportedFormatError,
     VersionFSError,
 )
@@ -165,6 +167,7 @@ class Refs:
 
         Raises:
             ConflictError: somebody else moved or made it first.
+            NotFoundError: it is new, and the repository was deleted meanwhile.
         """
         key = self.key(repository, kind, name)
         ref = Ref(commit, new_ulid(), time.time_ns())
@@ -172,16 +175,37 @@ class Refs:
         if kind is RefKind.BRANCH:
             self._log(repository, name, old, commit, reason)
         try:
-            self._objects.replace(key, data, expected)
+            version = self._objects.replace(key, data, expected)
         except ConflictError as conflict:
             # A replace that was retried after its reply was lost may have won: the nonce tells.
             try:
-                current, _ = self.read(repository, kind, name, fresh=True)
+                current, version = self.read(repository, kind, name, fresh=True)
             except NotFoundError:
                 raise conflict from None
             if current.nonce != ref.nonce:
                 raise conflict from None
+        if expected is None:
+            self._check_repository(repository, key, version)
         return ref
+
+    def _check_repository(self, repository: str, key: str, version: Version) -> None:
+        """Takes a new ref back if its repository was deleted meanwhile.
+
+        Who deletes looks for refs after the marker is gone, who makes one looks for the marker
+        after that: one of both sees the other. Else it would come back with the next repository of
+        that name.
+        """
+        try:
+            if self._objects.has_marker(repository):
+                return
+        except StorageTransientError:
+            return  # It is made; to say that it failed would be wrong more often.
+        with contextlib.suppress(NotFoundError, ConflictError):
+            self._objects.remove(key, version)
+        raise NotFoundError(
+            f"the repository {repository!r} was deleted meanwhile; nothing was published",
+            hint="run the command again to make it anew",
+        )
 
     def delete(
         self, repository: str, kind: RefKind, name: str, expected: Version | None = None

@@ -260,7 +260,7 @@ class Store:
 
         The marker goes last, when no branch and no tag is left: a crash, or who commits meanwhile,
         leaves a repository that can be deleted again, never old branches that come back with a new
-        repository of the same name.
+        repository of the same name. Refs that were made just before it went are removed after it.
 
         Raises:
             NotFoundError: there is none of that name.
@@ -275,6 +275,12 @@ class Store:
                 pass
             keys = self._ref_keys(name)
         self.refcache.remove(marker)
+        for key in self._ref_keys(name):
+            with contextlib.suppress(NotFoundError, ConflictError):
+                _, version = self.refcache.read(key, fresh=True)
+                if self.refcache.has_marker(name):
+                    break  # It was made anew; what is there now may be of the new one.
+                self.refcache.remove(key, version)
 
     def _remove_ref(self, key: str) -> None:
         with contextlib.suppress(NotFoundError):

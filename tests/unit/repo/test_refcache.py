@@ -14,11 +14,12 @@ import pytest
 from tests.mount.support import commit, settings_at
 from tests.support.unreachable import Unreachable, link_of, remote_store
 from versionfs.errors import ConflictError, NotFoundError, StorageTransientError
-from versionfs.objectstore import ObjectInfo, WouldBlock, never_blocking
+from versionfs.objectstore import ObjectInfo, Version, WouldBlock, never_blocking
 from versionfs.repo import RefKind, Store, lastseen, refcache
 from versionfs.types import Ref
 
 REF = "repos/photos/branches/main"
+MARKER = "repos/photos/repo.json"
 
 
 @pytest.fixture
@@ -481,6 +482,45 @@ def test_a_branch_made_while_its_repository_is_deleted_goes_too(
     assert made
     assert list(origin.objects.list("repos/photos/branches/")) == []
     assert origin.repositories() == []
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_a_branch_made_just_before_the_marker_goes_is_not_left_over(
+    origin: Store, store: Store, monkeypatch: pytest.MonkeyPatch, is_made_anew: bool
+) -> None:
+    head = origin.repository("photos").resolve("main", None)
+    remove = store.refcache.remove
+
+    def removing(key: str, expected: Version | None = None) -> None:
+        if key == MARKER:
+            origin.repository("photos").create_branch("late", head)
+        remove(key, expected)
+        if key == MARKER and is_made_anew:
+            origin.create_repository("photos")
+
+    monkeypatch.setattr(store.refcache, "remove", removing)
+    store.delete_repository("photos")
+    left = [info.key for info in origin.objects.list("repos/photos/branches/")]
+    assert left == (["repos/photos/branches/late"] if is_made_anew else [])
+
+
+@pytest.mark.parametrize("kind", RefKind)
+def test_a_ref_that_is_made_while_its_repository_goes_is_taken_back(
+    origin: Store, store: Store, monkeypatch: pytest.MonkeyPatch, kind: RefKind
+) -> None:
+    repository = store.repository("photos")
+    head = repository.resolve("main", None)
+    replace_ = store.refcache.replace
+
+    def replacing(key: str, data: bytes, expected: Version | None) -> Version:
+        origin.delete_repository("photos")
+        return replace_(key, data, expected)
+
+    monkeypatch.setattr(store.refcache, "replace", replacing)
+    make = repository.create_tag if kind is RefKind.TAG else repository.create_branch
+    with pytest.raises(NotFoundError, match="was deleted meanwhile"):
+        make("late", head)
+    assert list(origin.objects.list(f"repos/photos/{kind.value}/")) == []
 
 
 def test_the_refs_of_a_repository_are_deleted_at_once(origin: Store, store: Store) -> None:
