@@ -274,8 +274,9 @@ class Records:
             layers, self._overwritten = self._overwritten, set()
         try:
             for layer in layers:
+                # Of one that has failed the file's own fsync tells; all others go on.
                 with contextlib.suppress(FileNotFoundError):
-                    if staging is not None:
+                    if staging is not None and not staging.has_failed(layer):
                         staging.sync(layer)
         except BaseException:
             with self._overwritten_lock:

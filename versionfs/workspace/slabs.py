@@ -21,6 +21,7 @@ import errno
 import functools
 import os
 import struct
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -57,10 +58,15 @@ _FOLDER: Final = "slabs"
 class Descriptor:
     """Closes itself when nobody uses it any more, so none is closed under a running call."""
 
-    __slots__ = ("number",)
+    __slots__ = ("asked", "number", "synced", "syncing")
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.syncing = threading.Lock()
+        """Held while it is synced: who finds the disk failing says so before the next one looks."""
+        self.asked = 0
+        """How many syncs were asked for, and up to which of them all is on the disk."""
+        self.synced = 0
 
     def __del__(self) -> None:
         os.close(self.number)

@@ -75,6 +75,8 @@ class Staging:
             self._leaving,
         )
         self._left = threading.Condition(self._lock)
+        self._failed: set[int] = set()
+        """Layers of which a failed sync may have lost bytes: the kernel says that only once."""
         self._used = 0
         if quota_bytes is not None:
             self._used = sum(self.status(layer).allocated for layer in self.layers())
@@ -132,6 +134,7 @@ class Staging:
             with self._lock:
                 while self._leaving.intersection(some):
                     self._left.wait()
+                self._failed.difference_update(some)
                 shared = [layer for layer in some if self._slabs.find(layer) is not None]
                 if shared:
                     self._used = max(self._used - self._slabs.remove(shared), 0)
@@ -333,16 +336,19 @@ class Staging:
             OSError: it has the size it had.
         """
         with self._lock:
+            found = None
             if self._stays(layer, size):
                 self._used -= self._slabs.truncate(layer, size)
-                return
-            found = self._own.get(layer)
-        if self._quota is None:
+            else:
+                found = self._own.get(layer)
+        if found is not None:
+            before = 0 if self._quota is None else os.fstat(found.number).st_blocks
             os.ftruncate(found.number, size)
-            return
-        before = os.fstat(found.number).st_blocks
-        os.ftruncate(found.number, size)
-        self._charge((os.fstat(found.number).st_blocks - before) * _BLOCK)
+            if self._quota is not None:
+                self._charge((os.fstat(found.number).st_blocks - before) * _BLOCK)
+        if not size and self._failed:
+            with self._lock:
+                self._failed.discard(layer)
 
     def _check_quota(self, layer: int, offset: int, size: int) -> None:
         """Raises EDQUOT if writing there takes more of the disk than there may be."""
@@ -406,11 +412,15 @@ class Staging:
     def sync(self, layer: int) -> None:
         """Writes a layer's bytes, size and name to the disk. Blocks: for threads.
 
+        Those who sync one file at the same time share one write to the disk.
+
         Raises:
-            OSError: the disk failed; it may have lost what was written since the last success.
+            OSError: the disk failed; it may have lost what was written since the last success, of
+                all layers in the file. Each of them says so, until it is emptied or removed.
         """
         with self._lock:
-            if self._slabs.find(layer) is not None:
+            is_shared = self._slabs.find(layer) is not None
+            if is_shared:
                 # From now on it leaves the slab only for a file that is on the disk.
                 self._slabs.mark(layer, SYNCED)
                 found = self._slabs.file(layer)
@@ -418,9 +428,29 @@ class Staging:
             else:
                 found = self._own.get(layer)
                 name = f"{layer & 0xFF:02x}"
-        os.fdatasync(found.number)
+            found.asked += 1
+            ticket = found.asked
+        with found.syncing:
+            if found.synced < ticket:
+                asked = found.asked
+                try:
+                    os.fdatasync(found.number)
+                except OSError:
+                    with self._lock:
+                        self._failed.add(layer)
+                        if is_shared:
+                            self._failed.update(self._slabs.layers(layer // SLOTS))
+                    raise
+                found.synced = asked
+        if self.has_failed(layer):
+            raise OSError(errno.EIO, "what was written may not be on the disk")
         with self._own.names_lock:
             self._own.sync_names(name)
+
+    def has_failed(self, layer: int) -> bool:
+        """Whether the disk may have lost bytes of a layer; until it is emptied or removed."""
+        with self._lock:
+            return layer in self._failed
 
     def close(self) -> None:
         """Closes all files; calls under way still finish. Idempotent."""

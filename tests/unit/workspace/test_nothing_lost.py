@@ -339,6 +339,40 @@ def test_a_file_whose_bytes_cannot_be_read_is_named(
     workspace.close()
 
 
+def test_a_failed_sync_is_told_again_and_stops_no_other_file(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened(store)
+    write(workspace, b"a", b"FIRST")
+    synced(workspace, b"a")
+    write(workspace, b"a", b"AGAIN")
+    real = os.fdatasync
+
+    def fail(_descriptor: int) -> None:
+        monkeypatch.setattr(os, "fdatasync", real)
+        raise OSError(errno.EIO, "a bad disk")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    for _ in range(3):
+        with pytest.raises(OSError, match=r"bad disk|not be on the disk") as error:
+            synced(workspace, b"a")
+        assert error.value.errno == errno.EIO
+    # It hides stored bytes, which all that goes to LMDB waits for.
+    write(workspace, b"b", b"OTHER")
+    workspace.files.truncate(workspace.overlay.changes, number_of(workspace, b"a"), 3)
+    create(workspace, b"new", b"x")
+    synced(workspace, b"new")
+    assert workspace.records._table is not None
+    workspace.records._table.checkpoint()
+    with pytest.raises(OSError, match="not be on the disk"):
+        synced(workspace, b"a")
+    commit(workspace, REQUEST)
+    workspace.records.drain()
+    write(workspace, b"a", b"X")
+    synced(workspace, b"a")
+    workspace.close()
+
+
 def test_room_that_is_about_to_be_free_is_used(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
+import time
 
 import pytest
 
@@ -134,6 +136,94 @@ def test_names_are_synced_once(staging, monkeypatch, size):
     staging.create(0x10001, size)
     staging.sync(0x10001)
     assert [path.rsplit("/", 1)[-1] for path in synced] == [folder]
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """The disk fails as often as this says; the kernel says so once."""
+    left = [0]
+    real = os.fdatasync
+
+    def fail(descriptor):
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.EIO, "a bad disk")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    return left
+
+
+def test_a_failed_sync_is_told_to_all_whose_bytes_it_may_have_lost(staging, failing):
+    for layer in (1, 2, 3, 5000):
+        staging.create(layer)
+        staging.write(layer, 0, b"x")
+    failing[0] = 1
+    with pytest.raises(OSError, match="bad disk"):
+        staging.sync(1)
+    for layer in (1, 2, 3) * 2:
+        with pytest.raises(OSError, match="may not be on the disk") as error:
+            staging.sync(layer)
+        assert error.value.errno == errno.EIO
+    staging.sync(5000)
+    staging.create(4)
+    staging.sync(4)
+    staging.truncate(2, 0)
+    staging.write(2, 0, b"again")
+    staging.sync(2)
+    staging.remove(3)
+    staging.create(3)
+    staging.sync(3)
+    # It is still so in a file of its own.
+    staging.write(1, 0, b"y" * 100_000)
+    with pytest.raises(OSError, match="may not be on the disk"):
+        staging.sync(1)
+
+
+def test_a_failed_sync_of_a_large_layer_is_its_own(staging, failing):
+    for layer in (1, 2):
+        staging.create(layer, 100_000)
+    failing[0] = 1
+    with pytest.raises(OSError, match="bad disk"):
+        staging.sync(1)
+    with pytest.raises(OSError, match="may not be on the disk"):
+        staging.sync(1)
+    staging.sync(2)
+    staging.truncate(1, 0)
+    staging.sync(1)
+
+
+def test_those_who_sync_a_slab_at_once_share_a_write_and_its_failure(staging, monkeypatch):
+    for layer in (1, 2, 3):
+        staging.create(layer)
+    entered, go, results = threading.Event(), threading.Event(), []
+    calls = itertools.count()
+
+    def slow(descriptor):
+        if next(calls) == 0:
+            entered.set()
+            assert go.wait(10)
+            raise OSError(errno.EIO, "a bad disk")
+
+    def work(layer):
+        try:
+            staging.sync(layer)
+        except OSError as error:
+            results.append(error.errno)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    threads = [threading.Thread(target=work, args=(layer,)) for layer in (1, 2, 3)]
+    threads[0].start()
+    assert entered.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    while staging._slabs.file(1).asked < 3:
+        time.sleep(0.001)
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert results == [errno.EIO] * 3
+    assert next(calls) == 2
 
 
 def test_what_another_process_left_unsynced_is_synced(staging, tmp_path, monkeypatch):
