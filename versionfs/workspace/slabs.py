@@ -104,6 +104,24 @@ class Slot(NamedTuple):
             start = block * BLOCK
 
 
+class Freed(NamedTuple):
+    """Space of a slab that nobody uses any more, to be given back when no lock is held.
+
+    A slab that is gone is given back when ``file``, the last who has it open, is let go of.
+    """
+
+    size: int
+    """Bytes that layers took of the disk there."""
+    file: Descriptor
+    ranges: list[tuple[int, int]]
+    """Where, and how many bytes; what is in between is not used either."""
+
+    def give_back(self) -> None:
+        """Gives the space back, as far as the file system can."""
+        for at, length in self.ranges:
+            _give_back(self.file, at, length)
+
+
 class Slab:
     """One slab that is open: its descriptor, and its table."""
 
@@ -189,7 +207,7 @@ class Slabs:
                 # A kill came in between; which file has the layer, the names say.
                 if self._is_own(layer):
                     self._put(slab, index, _EMPTY)
-                    self._punch(slab, index, blocks)
+                    _freed(slab, index, blocks).give_back()
                     continue
                 self._put(slab, index, _ENTRY.pack(size, blocks, flags & ~MOVING, mtime_ns))
             slab.live += flags & LIVE
@@ -328,8 +346,10 @@ class Slabs:
         _write_all(file, bytes(stop - size), at + size)
         return start
 
-    def truncate(self, layer: int, size: int) -> int:
-        """Sets the size of a layer, at most ``WINDOW``; returns the bytes given back.
+    def truncate(self, layer: int, size: int) -> Freed:
+        """Sets the size of a layer, at most ``WINDOW``; returns the space to be given back.
+
+        Nobody may write to the layer before that is done.
 
         Raises:
             OSError: it has the size it had.
@@ -348,14 +368,12 @@ class Slabs:
             kept &= (1 << -(-size // BLOCK)) - 1
         now = time.clock_gettime_ns(_COARSE)
         self._put(slab, index, _ENTRY.pack(size, kept, flags, now))
-        gone: int = blocks & ~kept
-        self._punch(slab, index, gone)
-        return gone.bit_count() * BLOCK
+        return _freed(slab, index, blocks & ~kept)
 
-    def remove(self, layers: Sequence[int]) -> int:
+    def remove(self, layers: Sequence[int]) -> Freed:
         """Removes layers of one slab, in order, and the slab after the last one in it.
 
-        Returns the bytes that they took of the disk.
+        Returns the space to be given back, before one of these layers is made again.
         """
         slab = self._slab(layers[0] // SLOTS)
         assert slab is not None
@@ -369,28 +387,25 @@ class Slabs:
         os.pwrite(slab.descriptor.number, table[low:high], _TABLE_AT + low)
         slab.table = table
         slab.live -= len(layers)
+        ranges: list[tuple[int, int]] = []
         if not self._drop(slab):
             for first, last in _runs(taken):
-                length = (last + 1 - first) * WINDOW
-                _give_back(slab, _WINDOWS_AT + first * WINDOW, length)
-        return sum(blocks.bit_count() for _, blocks in taken) * BLOCK
+                ranges.append((_WINDOWS_AT + first * WINDOW, (last + 1 - first) * WINDOW))
+        size = sum(blocks.bit_count() for _, blocks in taken) * BLOCK
+        return Freed(size, slab.descriptor, ranges)
 
     def _drop(self, slab: Slab) -> bool:
-        """Removes a slab without layers, but for the one that gets more; tells if it is gone."""
+        """Removes a slab without layers, but for the one that gets more; tells if it is gone.
+
+        Its name goes at once, for one of its number may be made again; its space, when it is
+        closed.
+        """
         if slab.live or slab is self._newest:
             return False
         self.path(slab.number).unlink(missing_ok=True)
         self._numbers.discard(slab.number)
         self._slabs.pop(slab.number, None)
         return True
-
-    @staticmethod
-    def _punch(slab: Slab, index: int, blocks: int) -> None:
-        """Gives the space of blocks back, as far as the file system can."""
-        if blocks:
-            first = (blocks & -blocks).bit_length() - 1
-            length = (blocks.bit_length() - first) * BLOCK
-            _give_back(slab, _WINDOWS_AT + index * WINDOW + first * BLOCK, length)
 
     def layers(self, number: int) -> list[int]:
         """Returns the layers of a slab."""
@@ -411,8 +426,18 @@ class Slabs:
         self._numbers.clear()
 
 
-def _give_back(slab: Slab, at: int, length: int) -> None:
-    _fallocate()(slab.descriptor.number, _PUNCH, at, length)
+def _freed(slab: Slab, index: int, blocks: int) -> Freed:
+    """Returns the space of blocks of a slot."""
+    ranges: list[tuple[int, int]] = []
+    if blocks:
+        first = (blocks & -blocks).bit_length() - 1
+        at = _WINDOWS_AT + index * WINDOW + first * BLOCK
+        ranges.append((at, (blocks.bit_length() - first) * BLOCK))
+    return Freed(blocks.bit_count() * BLOCK, slab.descriptor, ranges)
+
+
+def _give_back(file: Descriptor, at: int, length: int) -> None:
+    _fallocate()(file.number, _PUNCH, at, length)
 
 
 def _runs(taken: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

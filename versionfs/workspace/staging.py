@@ -26,6 +26,7 @@ from versionfs.workspace.slabs import (
     SYNCED,
     WINDOW,
     Descriptor,
+    Freed,
     Slabs,
     Slot,
     write_most,
@@ -137,7 +138,10 @@ class Staging:
                 self._failed.difference_update(some)
                 shared = [layer for layer in some if self._slabs.find(layer) is not None]
                 if shared:
-                    self._used = max(self._used - self._slabs.remove(shared), 0)
+                    freed = self._slabs.remove(shared)
+                    self._used = max(self._used - freed.size, 0)
+            if shared:
+                freed.give_back()
             if len(shared) < len(some):
                 for layer in set(some).difference(shared):
                     self._remove_own(layer)
@@ -202,19 +206,27 @@ class Staging:
                 try:
                     copy = self._copied(layer, slot)
                     os.rename(self._part(layer), self._own.path(layer))
-                    self._has_left(layer, slot, copy)
+                    freed = self._has_left(layer, slot, copy)
                 except OSError:
                     self._has_stayed(layer)
                     raise
+                with self._unlocked():
+                    freed.give_back()
                 return False
             if not may_block():
                 raise WouldBlock(functools.partial(self._leave, layer))
-            self._lock.release()
-            try:
+            with self._unlocked():
                 self._leave(layer)
-            finally:
-                self._lock.acquire()
         return False
+
+    @contextlib.contextmanager
+    def _unlocked(self) -> Iterator[None]:
+        """Gives the lock, which must be held, up for a while."""
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()
 
     def _leave(self, layer: int) -> None:
         """Gives a layer that was synced a file of its own, which is on the disk then. Blocks."""
@@ -231,7 +243,8 @@ class Staging:
                 os.rename(self._part(layer), self._own.path(layer))
                 self._own.sync_names(f"{layer & 0xFF:02x}")
                 with self._lock:
-                    self._has_left(layer, slot, copy)
+                    freed = self._has_left(layer, slot, copy)
+                freed.give_back()
             except OSError:
                 with self._lock:
                     self._has_stayed(layer)
@@ -266,11 +279,12 @@ class Staging:
             path.unlink(missing_ok=True)
         self._slabs.mark(layer, MOVING, on=False)
 
-    def _has_left(self, layer: int, slot: Slot, copy: Descriptor) -> None:
-        self._slabs.remove([layer])
+    def _has_left(self, layer: int, slot: Slot, copy: Descriptor) -> Freed:
+        freed = self._slabs.remove([layer])
         self._own.keep(layer, copy)
         taken = os.fstat(copy.number).st_blocks * _BLOCK
         self._used = max(self._used + taken - slot.allocated, 0)
+        return freed
 
     # -- bytes -------------------------------------------------------------------------------------
 
@@ -331,16 +345,21 @@ class Staging:
     def truncate(self, layer: int, size: int) -> None:
         """Makes a layer shorter, or longer by zeros that take no space.
 
+        No other thread may write to it meanwhile.
+
         Raises:
             WouldBlock: what it has must get to the disk first; nothing has changed.
             OSError: it has the size it had.
         """
         with self._lock:
-            found = None
+            found = freed = None
             if self._stays(layer, size):
-                self._used -= self._slabs.truncate(layer, size)
+                freed = self._slabs.truncate(layer, size)
+                self._used -= freed.size
             else:
                 found = self._own.get(layer)
+        if freed is not None:
+            freed.give_back()
         if found is not None:
             before = 0 if self._quota is None else os.fstat(found.number).st_blocks
             os.ftruncate(found.number, size)

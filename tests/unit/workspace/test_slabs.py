@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.workspace import slabs
-from versionfs.workspace.slabs import BLOCK, SLOTS, WINDOW, Slabs
+from versionfs.workspace.slabs import BLOCK, SLOTS, WINDOW, Freed
 from versionfs.workspace.staging import Staging
 
 
@@ -136,6 +136,62 @@ def test_layers_side_by_side_give_their_space_back_in_one_call(staging, tmp_path
     assert [whole(staging, layer) for layer in (100, 299)] == [b"100", b"299"]
 
 
+def test_space_is_given_back_without_the_lock(staging, tmp_path, monkeypatch):
+    real, calls = slabs._give_back, []
+
+    def watch(*arguments):
+        calls.append(staging._lock.locked())
+        real(*arguments)
+
+    monkeypatch.setattr(slabs, "_give_back", watch)
+    for layer in range(1, 6):
+        staging.create(layer)
+        staging.write(layer, 0, b"x" * WINDOW)
+    (slab,) = (tmp_path / "staging" / "slabs").iterdir()
+    before = slab.stat().st_blocks
+    staging.truncate(1, BLOCK)
+    staging.remove(2)
+    staging.write(3, WINDOW, b"outgrown")
+    staging.sync(4)
+    staging.write(4, WINDOW, b"outgrown, and synced")
+    assert calls == [False] * 4
+    # A window is left for what the disk needs to keep account of the holes.
+    assert slab.stat().st_blocks <= before - 3 * WINDOW // 512
+    assert whole(staging, 1) == b"x" * BLOCK
+
+
+def test_a_whole_slab_is_given_back_without_the_lock(staging, monkeypatch):
+    for layer in (1, 2, SLOTS):
+        staging.create(layer)
+        staging.write(layer, 0, b"x" * WINDOW)
+    number = staging._slabs.file(1).number
+    real, closed = os.close, []
+
+    def watch(descriptor):
+        if descriptor == number:
+            closed.append(staging._lock.locked())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "close", watch)
+    staging.remove_all([1, 2])
+    assert closed == [False]
+
+
+def test_every_second_layer_goes_and_those_in_between_stay_whole(staging, tmp_path):
+    data = {layer: bytes([layer % 255 + 1]) * WINDOW for layer in range(SLOTS)}
+    for layer, content in data.items():
+        staging.create(layer)
+        assert staging.write(layer, 0, content) == WINDOW
+    (slab,) = (tmp_path / "staging" / "slabs").iterdir()
+    before = slab.stat().st_blocks
+    staging.remove_all(range(0, SLOTS, 2))
+    assert sorted(staging.layers()) == list(range(1, SLOTS, 2))
+    # A window is left for what the disk needs to keep account of the holes.
+    assert slab.stat().st_blocks <= before - (SLOTS // 2 - 1) * WINDOW // 512
+    for layer in range(1, SLOTS, 2):
+        assert whole(staging, layer) == data[layer]
+
+
 # -- what it has -----------------------------------------------------------------------------------
 
 _OFFSETS = st.one_of(
@@ -160,7 +216,7 @@ class Layers(RuleBasedStateMachine):
         # Where a file system cannot take bytes back, nobody may see them again either.
         self.patch = pytest.MonkeyPatch()
         if not punches:
-            self.patch.setattr(Slabs, "_punch", staticmethod(lambda *_: None))
+            self.patch.setattr(slabs, "_give_back", lambda *_: None)
 
     def teardown(self):
         if hasattr(self, "staging"):
@@ -257,7 +313,7 @@ def killed(patch: pytest.MonkeyPatch, at: int) -> list[int]:
     for name in _CALLS:
         real = getattr(os, name)
         patch.setattr(os, name, lambda *a, real=real, **n: call(real, *a, **n))
-    patch.setattr(Slabs, "_punch", staticmethod(lambda *_: call(lambda: None)))
+    patch.setattr(slabs, "_give_back", lambda *_: call(lambda: None))
     return left
 
 
@@ -386,9 +442,10 @@ def test_what_was_synced_leaves_its_slab_only_for_the_disk(staging, monkeypatch)
     done = told(monkeypatch, os, "fdatasync", "fsync", "rename")
     real = staging._slabs.remove
 
-    def remove(layer: int) -> None:
+    def remove(layers: list[int]) -> Freed:
         done.append("leaves")
-        real(layer)
+        freed: Freed = real(layers)
+        return freed
 
     monkeypatch.setattr(staging._slabs, "remove", remove)
     worker = threading.Thread(target=caught.value.fetch)
