@@ -122,10 +122,10 @@ class WorkspaceService:
     async def commit_all(self, message: str, author: str) -> None:
         """Commits every workspace that has changes; failures are logged."""
         for branch in self._branches:
-            if branch.workspace.is_clean:
-                continue
             request = CommitRequest(branch.repository, branch.name, message, author)
             try:
+                if branch.workspace.is_clean:
+                    continue
                 done = await self.commit(branch, request)
             except Exception as error:  # noqa: BLE001  (the others are committed all the same)
                 if self._told.get(branch) != str(error):
@@ -237,13 +237,12 @@ class WorkspaceService:
 def commit_at_end(branches: Branches, message: str, author: str) -> None:
     """Commits what is left when a mount has ended, in this thread; failures are logged."""
     for branch in branches:
-        workspace = branch.workspace
-        if workspace.is_clean:
-            continue
         name = f"{branch.repository}/{branch.name}"
+        request = CommitRequest(branch.repository, branch.name, message, author)
         try:
-            request = CommitRequest(branch.repository, branch.name, message, author)
-            result = commit(workspace, request)
+            if branch.workspace.is_clean:
+                continue
+            result = commit(branch.workspace, request)
         except Exception as error:
             if isinstance(error, VersionFSError):
                 log.error("cannot commit %s: %s; its changes are kept", name, error)

@@ -24,7 +24,7 @@ from versionfs.errors import (
     StorageError,
 )
 from versionfs.fuse.access import with_workspace
-from versionfs.fuse.workspaces import WorkspaceService
+from versionfs.fuse.workspaces import WorkspaceService, commit_at_end
 from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.repo import Repository, Store
 from versionfs.transfer import import_source
@@ -575,6 +575,38 @@ def test_no_mount_does_anything_before_it_is_known_what_came_of_the_last_commit(
         assert reply["changes"]
 
     trio.run(ask)
+    branches.close()
+
+
+@pytest.mark.parametrize("when", ["interval", "end"])
+def test_a_workspace_that_cannot_be_read_does_not_keep_others_from_being_committed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    store.repository("set").create_branch("broken", head(store))
+    branches = Branches(store, Owner(os.getuid(), os.getgid()))
+    for name in ("broken", "main"):
+        branches.enter("set", name, head(store), 1)
+        branch = branches.known("set", name)
+        assert branch is not None
+        write(branch.workspace, b"a", b"FIRST")
+    before = head(store)
+
+    def broken(*_arguments: object) -> None:
+        raise OSError(errno.EIO, "a bad sector")
+
+    async def moved(_repository: str) -> None:
+        pass
+
+    async def commit_all() -> None:
+        await WorkspaceService(store, branches, moved, lambda _: None).commit_all("m", "a")
+
+    known = branches.known("set", "broken")
+    assert known is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(known.workspace.records, "scan", broken)
+        trio.run(commit_all) if when == "interval" else commit_at_end(branches, "m", "a")
+    assert "cannot commit set/broken" in caplog.text
+    assert head(store).number == before.number + 1
     branches.close()
 
 
