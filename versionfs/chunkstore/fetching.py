@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -17,6 +15,7 @@ from versionfs.chunkstore.diskcache import GRANULE_BYTES, DiskCache
 from versionfs.chunkstore.inflight import AHEAD_GRANULES, RUN_GRANULES, Data, Fetch, InFlight
 from versionfs.chunkstore.recent import RecentRuns
 from versionfs.chunkstore.source import NEAR_BYTES, VIEW_BYTES, PackRange, Scan
+from versionfs.chunkstore.workers import Workers
 from versionfs.errors import CorruptionError, NotFoundError, StorageError
 from versionfs.objectstore import ObjectStore, ReadsInto, WouldBlock, may_block
 from versionfs.pack import pack_key
@@ -77,7 +76,7 @@ class FetchingSource:
         self._in_flight = InFlight(
             self._get, self._arrived, self._recent.has, self._make_room, connections
         )
-        self._planners = ThreadPoolExecutor(_PLANNERS, thread_name_prefix="prefetch")
+        self._planners = Workers(_PLANNERS, "prefetch")
         self._scans: OrderedDict[bytes, _Scan] = OrderedDict()
         self._sizes: OrderedDict[bytes, int] = OrderedDict()
         self._lock = threading.Lock()
@@ -160,13 +159,12 @@ class FetchingSource:
             except (StorageError, NotFoundError, CorruptionError) as error:
                 log.debug("nothing is prefetched: %s", error)
 
-        with contextlib.suppress(RuntimeError):  # closed meanwhile
-            self._planners.submit(work)
+        self._planners.submit(work)
 
     def close(self) -> None:
         """Drops what waits, lets what runs finish for a few seconds; idempotent."""
         self._in_flight.close()
-        self._planners.shutdown(wait=False, cancel_futures=True)
+        self._planners.close()
 
     # -- parts -----------------------------------------------------------------------------------
 

@@ -6,10 +6,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Final
 
 from versionfs.chunkstore.diskcache import GRANULE_BYTES
+from versionfs.chunkstore.workers import Workers
 from versionfs.errors import StorageError, StorageTransientError
 from versionfs.types import PackId
 
@@ -141,7 +143,7 @@ class InFlight:
         self._closed = False
         self._idle = threading.Condition()
         # Twice as many threads as connections: those that write what arrived have none.
-        self._threads = ThreadPoolExecutor(2 * connections, thread_name_prefix="fetch")
+        self._threads = Workers(2 * connections, "fetch")
 
     def ask(
         self, pack: PackId, granules: Sequence[int], *, demand: bool, token: object = None
@@ -203,7 +205,7 @@ class InFlight:
             self._closed = True
             self._drop([*self._demanded, *self._prefetched])
             self._idle.wait_for(lambda: not self._running, _CLOSE_SECONDS)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         with self._idle:
             # Those that a thread was to send, and now none will: who waits must not do so for ever.
             for fetch in set(self._by_granule.values()):
@@ -264,7 +266,7 @@ class InFlight:
             self._running += 1
             self._running_bytes += size
             self._holds(self._running_bytes)
-            self._threads.submit(self._run, fetch)
+            self._threads.submit(partial(self._run, fetch))
 
     def _run(self, fetch: Fetch) -> None:
         """Sends one request. Runs in a worker thread."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -426,3 +428,33 @@ def test_what_was_read_through_gives_way_to_what_comes_next() -> None:
         recent.pieces(PACK, number, number)
     recent.add(PACK, 10, run)
     assert [number for number in range(12) if recent.has(PACK, number)] == list(range(2, 12))
+
+
+def test_a_process_ends_although_requests_hang(tmp_path: Path) -> None:
+    script = """
+import sys, threading
+from pathlib import Path
+from tests.support.remote import RemoteFolder
+from versionfs.chunkstore import DiskCache, FetchingSource, PackRange, inflight
+from versionfs.types import PackId
+
+class Hanging(RemoteFolder):
+    def get(self, key, start=0, length=None):
+        sent.release()
+        threading.Event().wait()
+
+sent = threading.Semaphore(0)
+inflight._CLOSE_SECONDS = 0.1
+folder = Path(sys.argv[1])
+source = FetchingSource(Hanging(folder / "store"), DiskCache(folder / "cache", 1 << 30), 4)
+source.prefetch([PackRange(PackId(bytes(32)), 0, 1000)], None)
+source.later(lambda: source.read(PackId(bytes([1]) * 32), 0, 1000))
+for _ in range(2):
+    assert sent.acquire(timeout=30)
+source.close()
+print("closed")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"closed\n", b"")

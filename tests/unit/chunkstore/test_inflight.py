@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from versionfs.chunkstore import inflight
 from versionfs.chunkstore.inflight import InFlight
+from versionfs.chunkstore.workers import Workers
 from versionfs.errors import StorageTransientError
 from versionfs.types import PackId
 
@@ -30,8 +30,8 @@ def test_a_request_that_no_thread_came_to_is_not_waited_for(
 
     requests = InFlight(get, lambda _fetch, _data: None, lambda _pack, _number: False, _holds, 2)
     # As if the threads were busy writing what arrived.
-    requests._threads.shutdown()
-    requests._threads = ThreadPoolExecutor(1)
+    requests._threads.close()
+    requests._threads = Workers(1, "fetch")
     try:
         (first,) = requests.ask(PackId(b"a" * 32), [0], demand=True)
         (second,) = requests.ask(PackId(b"b" * 32), [0], demand=True)
