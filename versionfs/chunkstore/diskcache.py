@@ -42,7 +42,7 @@ _FILE_BYTES: Final = 8192
 _USAGE: Final = struct.Struct("<8sQ")
 _USAGE_MAGIC: Final = b"VFSUSAGE"
 _KEPT: Final = 0.9
-"""Eviction goes on until this part of the bound is in use: it reads every file's head."""
+"""Eviction goes on until this part of the bound is in use: it looks at every file."""
 _LARGE_GRANULES: Final = 16
 _BEHIND: Final = 4
 """Threads that wait to write: from so many on the disk is too slow to be waited for."""
@@ -171,11 +171,8 @@ class DiskCache:
     def forget(self, pack: PackId) -> None:
         """Removes all that is here of a pack."""
         with contextlib.suppress(OSError), self._locked() as usage:
-            held = self._held(usage)
-            path = self._path(pack)
-            freed = _bytes_of(path)
-            path.unlink()
-            self._set_held(usage, held - freed)
+            self._path(pack).unlink()
+            self._count(usage)
 
     def usage(self) -> CacheUsage:
         """Returns how much is in use; looks at every file if that is not written down."""
@@ -315,6 +312,10 @@ class DiskCache:
             magic, held = _USAGE.unpack(data)
             if magic == _USAGE_MAGIC:
                 return int(held)
+        return self._count(usage)
+
+    def _count(self, usage: int) -> int:
+        """Looks at every file, and writes down what they take."""
         held = sum(_bytes_of(path) for path in self._files())
         self._set_held(usage, held)
         return held
@@ -362,13 +363,11 @@ def _held_for_long() -> OSError:
 
 
 def _bytes_of(path: Path) -> int:
-    """Returns what a file of the cache is counted as."""
+    """Returns the disk that a file of the cache takes, with what a killed writer left in it."""
     try:
-        with path.open("rb", buffering=0) as file:
-            head = file.read(_DATA_AT)
+        return path.stat().st_blocks * 512
     except OSError:
         return 0
-    return _FILE_BYTES + head[_HEAD_BYTES:].count(1) * GRANULE_BYTES
 
 
 def _open_for_writing(path: Path) -> int:

@@ -162,10 +162,20 @@ def test_the_bound_holds_while_many_processes_write(tmp_path: Path) -> None:
 def test_a_lost_counter_is_counted_again(cache: DiskCache, tmp_path: Path) -> None:
     cache.write(pack(1), 0, DATA)
     cache.write(pack(2), 0, DATA)
-    held = cache.usage().held_bytes
+    taken = sum(file_of(tmp_path, number).stat().st_blocks * 512 for number in (1, 2))
     for damage in (b"", b"garbage", b"\0" * 16):
         (tmp_path / "packs" / "usage").write_bytes(damage)
-        assert cache.usage().held_bytes == held
+        assert cache.usage().held_bytes == taken
+
+
+def test_what_a_killed_writer_left_is_counted(cache: DiskCache, tmp_path: Path) -> None:
+    cache.write(pack(1), 0, DATA)
+    with file_of(tmp_path).open("r+b") as file:
+        # As if its kill came before the bytes that say so.
+        file.seek(diskcache._DATA_AT + 100 * G)
+        file.write(bytes(16 * G))
+    (tmp_path / "packs" / "usage").unlink()
+    assert cache.usage().held_bytes >= 26 * G
 
 
 def test_the_default_bound_is_a_part_of_the_disk(tmp_path: Path) -> None:
