@@ -21,6 +21,7 @@ from versionfs.workspace import (
     ROOT,
     CommitRequest,
     CommitResult,
+    Status,
     Workspace,
     commit,
     folder_of,
@@ -337,6 +338,31 @@ def test_a_branch_folder_does_not_follow_while_it_is_committed(store, far, other
     assert [step for step in branches.steps(None, heads) if not callable(step)]
     assert branch.workspace.base is heads["photos", "main"]
     branches.close()
+
+
+@pytest.mark.parametrize("kept", ["hard link", "fifo"])
+def test_what_a_commit_leaves_recorded_goes_to_the_head_with_the_next_one(
+    workspace, store, others, kept
+):
+    """See docs/posix.md: until then the folder stays on its base."""
+    if kept == "hard link":
+        workspace.overlay.link(look(workspace, b"a"), ROOT, b"linked")
+    else:
+        write(workspace, b"a", b"A")
+        workspace.overlay.make(ROOT, b"fifo", stat.S_IFIFO | 0o644, 0, 0)
+    commit(workspace, REQUEST)
+    with workspace.records.frozen() as frozen:
+        status = Status(
+            store.trees, frozen, workspace.records.staging, workspace.base.root, store.contents
+        )
+        assert list(status.changes()) == []
+    others(change_three)
+    follow(workspace, store)
+    assert text(workspace, b"sub/x") == b"x v0"
+    result = commit(workspace, REQUEST)
+    assert result.commit is None
+    assert workspace.base.ref == head(store).ref
+    assert text(workspace, b"sub/x") == b"THEIRX"
 
 
 def test_a_base_is_followed_after_the_table_has_caught_up(workspace, store, others, monkeypatch):
