@@ -87,9 +87,17 @@ def forget_layers(records: WriteRecords, staging: Staging, layers: Sequence[int]
     """Removes layers that no stack has any more, with their extents; may be called again.
 
     Raises:
-        OSError: not all of them are removed.
+        OSError: not all of that is removed.
     """
-    staging.remove_all(layers)
+    # After a kill, extents are found by the layer that is still there. A full table does not keep
+    # the layers, whose space may be what it needs.
+    try:
+        _forget_extents(records, layers)
+    finally:
+        staging.remove_all(layers)
+
+
+def _forget_extents(records: WriteRecords, layers: Sequence[int]) -> None:
     batch: list[Mutation] = []
     for first, last in _runs(layers):
         # One look for all that were made one after the other: most have no extents.
