@@ -264,8 +264,11 @@ class Slabs:
         slab = self._slab(number)
         if slab is None:
             slab = self._made(number)
-        if self._newest is None or number > self._newest.number:
+        newest = self._newest
+        if newest is None or number > newest.number:
             self._newest = slab
+            if newest is not None:
+                self._drop(newest)
         index = layer % SLOTS
         if slab.table[index * 16 + 6]:
             return False

@@ -108,6 +108,19 @@ def test_a_slab_goes_with_its_last_layer(staging, tmp_path):
     assert staging.highest() == SLOTS + 2
 
 
+def test_a_slab_that_was_emptied_while_it_got_more_goes_when_the_next_one_does(staging, tmp_path):
+    files = tmp_path / "staging" / "slabs"
+    for layer in (1, 2):
+        staging.create(layer)
+    staging.remove_all([1, 2])
+    assert len(list(files.iterdir())) == 1
+    staging.create(SLOTS)
+    assert [file.name for file in files.iterdir()] == [f"{1:014x}"]
+    staging.create(2)
+    staging.write(2, 0, b"x")
+    assert whole(staging, 2) == b"x"
+
+
 def test_layers_that_share_a_slab_go_at_once(staging, monkeypatch):
     layers = range(1, 300)
     for layer in (*layers, 2000, 2001):
