@@ -41,7 +41,7 @@ class Disk:
                 pass
 
     def remove(self) -> None:
-        subprocess.run(["umount", str(self.folder)], check=True)
+        subprocess.run(["umount", "-l", str(self.folder)], check=True)
 
 
 @pytest.fixture
