@@ -24,7 +24,6 @@ from versionfs.objectstore import Version
 from versionfs.repo import RefKind, Repository, Store, validate_name, write_commit
 from versionfs.transfer.assembler import Assembler
 from versionfs.transfer.folder import FolderWalker
-from versionfs.transfer.leftovers import remove_leftovers
 from versionfs.transfer.overlay import overlay
 from versionfs.transfer.pipeline import ImportProgress, Pipeline
 from versionfs.transfer.remembered import RememberedSource
@@ -159,7 +158,6 @@ def _import(
         skipped.append((where, reason))
         warn(f"left out: {_show(where)} is {reason}")
 
-    remove_leftovers(store)
     store.sync_index()
     with ExitStack() as stack:
         stack.callback(opened.close)

@@ -27,6 +27,7 @@ from versionfs.repo import Store
 from versionfs.transfer.ahead import Ahead, Opened, open_ahead
 from versionfs.transfer.attributes import Attributes, read_xattrs, seen
 from versionfs.transfer.edited import EditedFile
+from versionfs.transfer.leftovers import remove_leftovers
 from versionfs.transfer.reading import (
     WHOLE_BYTES,
     ChangingError,
@@ -136,6 +137,7 @@ class Pipeline:
         self.totals: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
+        remove_leftovers(self._store)
         return self
 
     def __exit__(
