@@ -144,6 +144,7 @@ class Records:
         self._discards: Discards | None = None
         self._overwritten: set[int] = set()
         self._overwritten_lock = threading.Lock()
+        self._overwritten_syncing = threading.Lock()
         self.is_stale = False
         """Whether another process changed the workspace since this one found that there was none:
         what this one knows of it is wrong, and it must be opened anew."""
@@ -270,18 +271,20 @@ class Records:
 
     def _sync_overwritten(self) -> None:
         staging = self._staging
-        with self._overwritten_lock:
-            layers, self._overwritten = self._overwritten, set()
-        try:
-            for layer in layers:
-                # Of one that has failed the file's own fsync tells; all others go on.
-                with contextlib.suppress(FileNotFoundError):
-                    if staging is not None and not staging.has_failed(layer):
-                        staging.sync(layer)
-        except BaseException:
+        # One at a time: who finds nothing to do must not sync records before others have done it.
+        with self._overwritten_syncing:
             with self._overwritten_lock:
-                self._overwritten |= layers
-            raise
+                layers, self._overwritten = self._overwritten, set()
+            try:
+                for layer in layers:
+                    # Of one that has failed the file's own fsync tells; all others go on.
+                    with contextlib.suppress(FileNotFoundError):
+                        if staging is not None and not staging.has_failed(layer):
+                            staging.sync(layer)
+            except BaseException:
+                with self._overwritten_lock:
+                    self._overwritten |= layers
+                raise
 
     def sync(self) -> None:
         """Makes every batch survive a power cut. For threads."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -336,6 +337,44 @@ def test_a_file_whose_bytes_cannot_be_read_is_named(
     assert lost.value.problems == [(b"large", "its staging file cannot be read")]
     assert f"{own} cannot be read: a bad sector" in caplog.text
     assert commit(workspace, REQUEST).commit is not None
+    workspace.close()
+
+
+def test_no_record_is_synced_while_another_thread_syncs_the_bytes_it_needs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened(store)
+    create(workspace, b"new", b"x")
+    write(workspace, b"a", b"FIRST")  # Hides stored bytes.
+    staging, table = workspace.records.staging, workspace.records._table
+    assert table is not None
+    entered, go = threading.Event(), threading.Event()
+    real, done = staging.sync, []
+
+    def slow(layer: int) -> None:
+        entered.set()
+        assert go.wait(10)
+        real(layer)
+        done.append("bytes")
+
+    sync = table.sync
+
+    def records() -> None:
+        done.append("records")
+        sync()
+
+    monkeypatch.setattr(staging, "sync", slow)
+    monkeypatch.setattr(table, "sync", records)
+    threads = [threading.Thread(target=workspace.records.sync) for _ in range(2)]
+    threads[0].start()
+    assert entered.wait(10)
+    threads[1].start()
+    threads[1].join(0.1)
+    assert done == []
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert done == ["bytes", "records", "records"]
     workspace.close()
 
 
