@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -1082,6 +1083,8 @@ f = os.open(sys.argv[1], os.O_RDWR)
 try:
     if sys.argv[2] == "flock":
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif sys.argv[2] == "ofd":
+        fcntl.fcntl(f, 37, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 60, 10, 0))
     else:
         fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, int(sys.argv[2]))
     print("got")
@@ -1118,6 +1121,66 @@ def test_fcntl_locks_between_processes(mounted, base):
         assert _locked(base / "file", "60") == "busy"
         fcntl.lockf(opened, fcntl.LOCK_UN, 100, 50)
         assert _locked(base / "file", "60") == "got"
+
+
+def _ofd_lock(descriptor: int, kind: int) -> None:
+    """Locks bytes 50 to 150 for an open file description (``F_OFD_SETLK``)."""
+    fcntl.fcntl(descriptor, 37, struct.pack("hhqqi", kind, os.SEEK_SET, 50, 100, 0))
+
+
+def test_locks_of_open_file_descriptions(mounted, base):
+    with open(base / "file", "r+b") as opened, open(base / "file", "r+b") as other:
+        _ofd_lock(opened.fileno(), fcntl.F_WRLCK)
+        for how in ("ofd", "60"):
+            assert _locked(base / "file", how) == "busy"
+        assert _locked(base / "file", "0") == "got"
+        with pytest.raises(BlockingIOError):  # Of one process, too.
+            _ofd_lock(other.fileno(), fcntl.F_RDLCK)
+        open(base / "file", "rb").close()  # Which would end a lock of the process.
+        opened.write(b"changed")
+        opened.flush()
+        commit(mounted)
+        assert _locked(base / "file", "ofd") == "busy"
+        _ofd_lock(opened.fileno(), fcntl.F_UNLCK)
+        assert _locked(base / "file", "ofd") == "got"
+        _ofd_lock(opened.fileno(), fcntl.F_WRLCK)
+    assert _locked(base / "file", "ofd") == "got"
+
+
+_OPENER = """
+import errno, os, sys
+try:
+    os.open(sys.argv[1], os.O_RDWR | os.O_NONBLOCK)
+    print("opened")
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind"), [(os.O_RDONLY, fcntl.F_RDLCK), (os.O_RDWR, fcntl.F_WRLCK)]
+)
+def test_leases(here, flags, kind):
+    (here / "f").write_bytes(b"x")
+    told: list[int] = []
+    before = signal.signal(signal.SIGIO, lambda number, _: told.append(number))
+    opened = os.open(here / "f", flags)
+    command = [sys.executable, "-S", "-c", _OPENER, str(here / "f")]
+    try:
+        try:
+            fcntl.fcntl(opened, fcntl.F_SETLEASE, kind)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            pytest.skip("this kernel grants no leases on FUSE")
+        assert fcntl.fcntl(opened, fcntl.F_GETLEASE) == kind
+        assert subprocess.check_output(command, text=True).strip() == "EAGAIN"
+        assert told == [signal.SIGIO]
+        fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        assert subprocess.check_output(command, text=True).strip() == "opened"
+    finally:
+        os.close(opened)
+        signal.signal(signal.SIGIO, before)
 
 
 def test_a_blocked_lock_is_granted_later(here):
