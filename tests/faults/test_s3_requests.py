@@ -383,6 +383,34 @@ def test_a_plain_conflict_costs_no_second_request(
     assert proxy.count() == {"PUT": 1}
 
 
+def test_a_conflict_with_nothing_is_tried_again(
+    proxy: Proxy, broken: ObjectStore, straight: ObjectStore
+) -> None:
+    """As Amazon's answer 409 when two requests about one key meet."""
+    proxy.plan = on("PUT", *[Answer(409, "ConditionalRequestConflict")] * 2)
+    version = broken.replace("ref", b"one", None)
+    assert straight.read("ref") == (b"one", version)
+    assert proxy.count()["PUT"] == 3
+
+
+@pytest.mark.parametrize("was_sent", [True, False])
+def test_that_nothing_is_known_of_a_move_is_told(
+    proxy: Proxy, settings: Settings, straight: ObjectStore, was_sent: bool
+) -> None:
+    broken = open_object_store(replace(settings, timeout_seconds=1))
+    version = straight.replace("ref", b"one", None)
+    lost = on("PUT", LoseReply())
+    proxy.plan = lambda request: (lost(request) if was_sent else None) or Answer(400, "BadDigest")
+    with pytest.raises(StorageTransientError) as failed:
+        broken.replace("ref", b"two", version)
+    assert ("; it is not known whether ref was written" in str(failed.value)) == was_sent
+    assert straight.get("ref") == (b"two" if was_sent else b"one")
+    lost = on("PUT", LoseReply())
+    with pytest.raises(StorageTransientError) as failed:
+        broken.remove("ref", straight.read("ref")[1])
+    assert ("; it is not known whether ref was removed" in str(failed.value)) == was_sent
+
+
 @pytest.mark.parametrize("status", [404, 409, 412])
 def test_each_of_three_answers_means_that_the_race_is_lost(
     proxy: Proxy, broken: ObjectStore, straight: ObjectStore, status: int

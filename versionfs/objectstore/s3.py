@@ -22,6 +22,7 @@ from versionfs.errors import (
     ConflictError,
     NotFoundError,
     StoragePermanentError,
+    StorageTransientError,
 )
 from versionfs.objectstore.protocol import (
     COMPONENT,
@@ -302,6 +303,11 @@ class S3Store:
                 if expected is not None and not maybe_done:
                     break
                 found = self._look(key)
+                if found is None and expected is None and not maybe_done:
+                    # Two requests met, or it was removed since: what is not there can be made.
+                    raise AttemptFailedError(
+                        "another request came in between", reached=True, maybe_done=False
+                    ) from cause
                 if found is None:
                     break
                 if maybe_done and found[0] == data:
@@ -311,7 +317,12 @@ class S3Store:
                 condition = {"IfMatch": found[1]}  # a tombstone, which is nothing
             raise conflict from cause
 
-        return self._retries.run(f"PUT {key}", attempt)
+        try:
+            return self._retries.run(f"PUT {key}", attempt)
+        except StorageTransientError as error:
+            if not maybe_done:
+                raise
+            raise _unknown(error, f"{key} was written") from error
 
     def remove(self, key: str, expected: Version | None = None) -> None:
         """See ``ObjectStore.remove``; with ``expected`` it leaves a tombstone."""
@@ -344,7 +355,12 @@ class S3Store:
                 if not maybe_done:
                     raise self._no_object(key) from error
 
-        self._retries.run(f"DELETE {key}", attempt)
+        try:
+            self._retries.run(f"DELETE {key}", attempt)
+        except StorageTransientError as error:
+            if not maybe_done:
+                raise
+            raise _unknown(error, f"{key} was removed") from error
 
     def temporary(self) -> Path:
         """See ``ObjectStore.temporary``; this is ``tmp`` in the cache folder, for all stores."""
@@ -408,6 +424,14 @@ def _md5(data: bytes = b"") -> hashlib._Hash:
 
 def _checksum(digest: bytes) -> str:
     return base64.b64encode(digest).decode("ascii")
+
+
+def _unknown(error: StorageTransientError, what: str) -> StorageTransientError:
+    """Returns an error that does not let people believe that nothing happened."""
+    return StorageTransientError(
+        f"{error.message}; it is not known whether {what}",
+        hint=f"look when the server answers again; {error.hint}",
+    )
 
 
 def _unusable(folder: Path, error: OSError) -> StoragePermanentError:
