@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.mount.support import T0, file, folder, link
+from versionfs.transfer import import_source
 
 
 def requests(world, data, kind):
@@ -278,3 +279,27 @@ def test_an_idle_mount_uses_no_processor(photos):
     before = ticks()
     threading.Event().wait(2.0)
     assert ticks() - before < 10
+
+
+def test_reading_takes_no_new_memory_from_the_kernel_again_and_again(photos, tmp_path):
+    mib = 1024 * 1024
+    (tmp_path / "source").mkdir()
+    data = random.Random(3).randbytes(16 * mib) + random.Random(4).randbytes(8 * mib).hex().encode()
+    (tmp_path / "source" / "large").write_bytes(data)
+    import_source(
+        photos.store, "photos", "main", b"", tmp_path / "source", message="m", author="ada"
+    )
+    data_at = photos.mount()
+    record = photos.record(data_at)
+
+    def faults():
+        with open(f"/proc/{record.pid}/stat") as stat:
+            return int(stat.read().rpartition(")")[2].split()[7])
+
+    for _ in range(3):
+        with open(data_at / "photos/main@head/large", "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            before = faults()
+            assert file.read() == data
+    # Each MiB has 256 pages; they were the daemon's before.
+    assert faults() - before < 32 * 20

@@ -1,4 +1,8 @@
-"""Reads packs of a local store through descriptors that stay open, and has the disk read ahead."""
+"""Reads packs of a local store through descriptors that stay open.
+
+The kernel reads ahead of who reads a pack in order, and costs less than half as much as when it is
+asked to, with posix_fadvise: it takes large pages then.
+"""
 
 from __future__ import annotations
 
@@ -16,45 +20,18 @@ from versionfs.types import PackId
 _OPEN: Final = 64
 """Packs kept open: some gigabytes of data."""
 
-_AHEAD_BYTES: Final = 4 * 1024 * 1024
-_CLOSE_BYTES: Final = 1024 * 1024
-"""A read that begins so little behind the last one goes on with it."""
-
 
 class _OpenPack:
     """An open pack; closes itself when nobody reads it any more."""
 
-    __slots__ = ("advised", "descriptor", "position")
+    __slots__ = ("descriptor",)
 
     def __init__(self, path: os.PathLike[str]) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        self.position = -1
-        """Where the last read ended."""
-        self.advised = 0
-        """Up to where the disk was asked to read ahead."""
 
     def __del__(self) -> None:
         with suppress(AttributeError, OSError):
             os.close(self.descriptor)
-
-    def read(self, start: int, length: int, *, scan: bool) -> bytes:
-        """Returns the bytes from ``start`` on; fewer at the end of the pack, perhaps elsewhere.
-
-        ``scan`` says that what follows will likely be read, though nothing was before.
-        """
-        end = start + length
-        if 0 <= start - self.position < _CLOSE_BYTES or (scan and self.position < 0):
-            if end + _AHEAD_BYTES // 2 > self.advised:
-                begin = max(end, self.advised)
-                self.advised = end + _AHEAD_BYTES
-                with suppress(OSError):  # Some file systems do not know it.
-                    os.posix_fadvise(
-                        self.descriptor, begin, self.advised - begin, os.POSIX_FADV_WILLNEED
-                    )
-        else:
-            self.advised = 0
-        self.position = end
-        return os.pread(self.descriptor, length, start)
 
 
 class OpenPackSource(DirectSource):
@@ -74,7 +51,7 @@ class OpenPackSource(DirectSource):
         pack: PackId,
         start: int,
         length: int,
-        scan: int = Scan.NONE,
+        scan: int = Scan.NONE,  # noqa: ARG002
     ) -> bytes:
         """See ``PackSource.read``."""
         with self._lock:
@@ -82,7 +59,7 @@ class OpenPackSource(DirectSource):
         try:
             if found is None:
                 found = self._open(pack)
-            data = found.read(start, length, scan=scan != Scan.NONE)
+            data = os.pread(found.descriptor, length, start)
             if len(data) == length:
                 return data
         except OSError:

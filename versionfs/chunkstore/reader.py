@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _FAILURES: Final = (CorruptionError, NotFoundError, WouldBlock)
 _MAX_STORED_BYTES: Final = 64 * 1024 * 1024 + 1024
-_PASSING_BLOCKS: Final = 4
+_PASSING_BLOCKS: Final = 8
 _MANY_READS: Final = 64
 """A scan that read so many blocks of one pack will read as many of the next: some 4 MiB."""
 
@@ -92,17 +92,23 @@ class PackReader:
         except _FAILURES as error:
             return self._again(location, partial(self._read, location, verify, scan), error)
 
-    def chunk(self, expected: bytes, location: Location, *, scan: bool = False) -> memoryview:
+    def chunk(
+        self, expected: bytes, location: Location, *, scan: bool = False, once: bool = False
+    ) -> memoryview:
         """Returns a chunk's plaintext, verified against its id.
+
+        ``scan`` is as in :meth:`read`; ``once`` says that the chunk will not be read again soon,
+        but for the rest of it.
 
         Raises:
             CorruptionError: as :meth:`read`, or the bytes are not those of the chunk.
             WouldBlock: as :meth:`read`.
         """
         try:
-            return self._chunk(expected, location, scan)
+            return self._chunk(expected, location, scan, once)
         except _FAILURES as error:
-            return self._again(location, partial(self._chunk, expected, location, scan), error)
+            work = partial(self._chunk, expected, location, scan, once)
+            return self._again(location, work, error)
 
     def want(self, locations: Iterable[Location]) -> None:
         """Begins to fetch, in parallel, the blocks that will be read at once; does not wait."""
@@ -149,8 +155,8 @@ class PackReader:
     def _read(self, location: Location, verify: Callable[[memoryview], T], scan: bool) -> T:
         return verify(self._slice(self._block(location, scan), location))
 
-    def _chunk(self, expected: bytes, location: Location, scan: bool) -> memoryview:
-        block = self._block(location, scan)
+    def _chunk(self, expected: bytes, location: Location, scan: bool, once: bool) -> memoryview:
+        block = self._block(location, scan, once)
         data = self._slice(block, location)
         if location.offset not in block.verified:
             if chunk_id(data) != expected:
@@ -174,7 +180,7 @@ class PackReader:
             raise CorruptionError("a block is shorter than its location says")
         return data
 
-    def _block(self, location: Location, scan: bool) -> _Block:
+    def _block(self, location: Location, scan: bool, once: bool = False) -> _Block:
         key = (location.pack, location.block_offset)
         with self._lock:
             block = self._blocks.get(key)
@@ -189,7 +195,7 @@ class PackReader:
         data, is_view = self._load(location, scan)
         block = _Block(data)
         with self._lock:
-            if is_view:
+            if is_view or once:
                 self._passing[key] = block
                 if len(self._passing) > _PASSING_BLOCKS:
                     self._passing.popitem(last=False)

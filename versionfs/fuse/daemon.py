@@ -27,6 +27,7 @@ from versionfs.errors import MountError, VersionFSError
 from versionfs.fuse import accelerator, answering, control, registry, spin
 from versionfs.fuse.answers import answers
 from versionfs.fuse.dropping import Dropper
+from versionfs.fuse.memory import keep_freed_memory
 from versionfs.fuse.mountpoint import FILE_SYSTEM, set_read_ahead
 from versionfs.fuse.operations import TASKS, Operations
 from versionfs.fuse.refresher import Refresher
@@ -259,6 +260,7 @@ def main() -> int:
     os.dup2(null, 0)
     os.dup2(2, 1)
     os.close(null)
+    keep_freed_memory()
     log_to(registry.files_of(request.settings, request.mountpoint).log)
     os.chdir("/")
 

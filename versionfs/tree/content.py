@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Final
 from versionfs.chunkstore import MetadataReader, PackRange, PackReader
 from versionfs.errors import CorruptionError, VersionFSError
 from versionfs.objectstore import WouldBlock, may_block
+from versionfs.tree.decodeahead import DecodeAhead
 from versionfs.tree.manifest import ManifestChild, ManifestNode, read_manifest_node
 from versionfs.tree.node import Leaf
 from versionfs.tree.readahead import Readahead
@@ -27,6 +28,15 @@ _FILE: Final = int(Kind.FILE)
 _NODE_CACHE: Final = 256
 """Decoded manifest nodes kept: of about 30 KiB each at most, so under 8 MiB."""
 
+_IN_ORDER_BYTES: Final = 256 * 1024
+"""The shortest read of a large file that another is expected after."""
+
+_READERS: Final = 4
+"""Of one open file, so many may read one after the other, each in another place."""
+
+_DEPTH: Final = 3
+"""Reads that are decoded ahead of a reader."""
+
 _BATCH: Final = 64
 """Extents that one read fetches at a time: some 16 MiB."""
 
@@ -38,6 +48,7 @@ class Contents:
         self.source = packs.source
         self._objects = objects
         self._packs = packs
+        self.decoded = DecodeAhead()
         self._nodes: OrderedDict[bytes, ManifestNode] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -83,16 +94,19 @@ class Contents:
         """Begins to fetch the bytes of extents, in parallel; does not wait for them."""
         self._packs.want(e.location for e in extents if e.location is not None)
 
-    def extent_data(self, extent: Extent, *, scan: bool = False) -> memoryview | None:
+    def extent_data(
+        self, extent: Extent, *, scan: bool = False, once: bool = False
+    ) -> memoryview | None:
         """Returns an extent's bytes, verified, or None for a hole.
 
-        ``scan`` says that the file is small, and its neighbours will likely be read too.
+        ``scan`` says that the file is small, and its neighbours will likely be read too; ``once``
+        that whoever reads it has no use for it afterwards.
         """
         if extent.chunk == NO_ID:
             return None
         if extent.location is None:
             raise CorruptionError("an extent has a chunk but no location")
-        data = self._packs.chunk(extent.chunk, extent.location, scan=scan)
+        data = self._packs.chunk(extent.chunk, extent.location, scan=scan, once=once)
         if len(data) != extent.length:
             raise CorruptionError(
                 f"an extent of {extent.length} bytes has a chunk of {len(data)}",
@@ -108,7 +122,7 @@ class FileContent:
     read ahead of a sequential reader.
     """
 
-    __slots__ = ("_ahead", "_contents", "_entry", "_leaf", "size")
+    __slots__ = ("_ahead", "_contents", "_ends", "_entry", "_leaf", "size")
 
     def __init__(self, contents: Contents, entry: Entry) -> None:
         self._contents = contents
@@ -116,8 +130,14 @@ class FileContent:
         self._leaf: _Leaf | None = None
         self._ahead: Readahead | None = None
         self.size = entry.size
-        if entry.kind == Kind.LARGE and contents.source.is_cached:
-            self._ahead = Readahead(contents.source, entry.size, partial(_ranges, contents, entry))
+        # Where reads ended that others may follow; None if nothing is decoded ahead.
+        self._ends: deque[int] | None = None
+        if entry.kind == Kind.LARGE:
+            if contents.source.is_cached:
+                ranges = partial(_ranges, contents, entry)
+                self._ahead = Readahead(contents.source, entry.size, ranges)
+            else:
+                self._ends = deque((0,), _READERS)
 
     def read(self, offset: int, size: int) -> bytes:
         """Returns up to ``size`` bytes at ``offset``: fewer only at the end of the file.
@@ -129,6 +149,34 @@ class FileContent:
         end = min(offset + size, self.size)
         if offset < 0 or offset >= end:
             return b""
+        if self._ends is None:
+            return self._read(offset, end)
+        return self._in_order(self._ends, offset, end)
+
+    def _in_order(self, ends: deque[int], offset: int, end: int) -> bytes:
+        """Reads, and has decoded what will be read next, if reads follow each other.
+
+        What is not compressed is left: handing it over costs what it saves.
+        """
+        decoded = self._contents.decoded
+        size = end - offset
+        data = decoded.take(self, offset, end)
+        goes_on = size >= _IN_ORDER_BYTES and (data is not None or offset in ends)
+        if data is None:
+            data = self._read(offset, end, once=goes_on)
+        ends.append(end)
+        if goes_on:
+            for _ in range(_DEPTH):
+                offset, end = end, min(end + size, self.size)
+                if offset < end and self._is_compressed(offset):
+                    decoded.begin(self, offset, end, partial(self._read, offset, end, once=True))
+        return data
+
+    def _is_compressed(self, offset: int) -> bool:
+        _, extent = next(self.extents(offset))
+        return extent.location is not None and extent.location.stored_length < extent.length
+
+    def _read(self, offset: int, end: int, *, once: bool = False) -> bytes:
         entry = self._entry
         parts: list[bytes | memoryview] = []
         try:
@@ -142,12 +190,12 @@ class FileContent:
             for start, extent in extents:
                 low = max(offset - start, 0)
                 high = min(end - start, extent.length)
-                data = self._contents.extent_data(extent)
+                data = self._contents.extent_data(extent, once=once)
                 parts.append(bytes(high - low) if data is None else data[low:high])
                 if start + extent.length >= end:
                     break
         except WouldBlock as absent:
-            raise WouldBlock(partial(self.read, offset, size)) from absent
+            raise WouldBlock(partial(self._read, offset, end)) from absent
         if len(parts) == 1:
             return bytes(parts[0])
         result = b"".join(parts)
@@ -191,6 +239,8 @@ class FileContent:
         """Ends what is read ahead. The file may be read again, and closed again."""
         if self._ahead is not None:
             self._ahead.close()
+        if self._ends is not None:
+            self._contents.decoded.drop(self)
 
     def _fetched(
         self, ahead: Readahead, extents: Iterator[tuple[int, Extent]], offset: int, end: int

@@ -1,0 +1,58 @@
+"""Decodes what a sequential reader of a large file will ask for next, in other threads.
+
+For local stores: a disk gives compressed bytes faster than one processor decompresses and verifies
+them, and the thread that answers has the answer to write and the next request to take meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+_MOST: Final = 16
+"""Answers held for all files: of 1 MiB at most each, as the kernel asks for."""
+
+_MOST_THREADS: Final = 4
+
+_Key = tuple[object, int, int]
+
+
+class DecodeAhead:
+    """The answers that were begun. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[_Key, Future[bytes]] = OrderedDict()
+        self._count = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+        self._threads: ThreadPoolExecutor | None = None
+
+    def begin(self, file: object, offset: int, end: int, work: Callable[[], bytes]) -> None:
+        """Begins to make the answer to a read; returns at once."""
+        key = (file, offset, end)
+        with self._lock:
+            if key in self._jobs or self._count < 2:
+                return
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self._count, "versionfs-decode")
+            self._jobs[key] = self._threads.submit(work)
+            if len(self._jobs) > _MOST:
+                self._jobs.popitem(last=False)[1].cancel()
+
+    def take(self, file: object, offset: int, end: int) -> bytes | None:
+        """Returns the answer to a read, and forgets it; None if it was not begun, or failed."""
+        with self._lock:
+            job = self._jobs.pop((file, offset, end), None)
+        # What still waits for a thread is had sooner without it.
+        if job is None or job.cancel() or job.exception() is not None:
+            return None
+        return job.result()
+
+    def drop(self, file: object) -> None:
+        """Forgets the answers to reads of a file."""
+        with self._lock:
+            for key in [key for key in self._jobs if key[0] is file]:
+                self._jobs.pop(key).cancel()
