@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final, TypeVar
 
 from versionfs.errors import ConflictError, NotFoundError, StorageTransientError, VersionFSError
@@ -30,7 +31,8 @@ from versionfs.repo.lastseen import Found, LastSeen
 
 ROOT: Final = "repos/"
 MARKER: Final = "repo.json"
-KINDS: Final = ("branches", "tags")
+TAGS: Final = "tags"
+KINDS: Final = ("branches", TAGS)
 
 _AT_ONCE: Final = 8
 """Requests that go out at the same time."""
@@ -391,12 +393,24 @@ class RefCache:
             self._values[key] = _Value(found, asked, until)
             self._values.move_to_end(key)
             if len(self._values) > _KEPT:
-                self._values.popitem(last=False)
+                self._make_room()
             if old is None or _data(old.found) == _data(found):
                 return
             self._changes[name] += 1
             if old.found is not None:
                 self._moved.add(name)
+
+    def _make_room(self) -> None:
+        """Drops a value of the half that was used least recently: a tag, if it has one.
+
+        A branch that is dropped is not looked at any more, and may move unseen; tags do not move.
+        """
+        old = islice(self._values, _KEPT // 2)
+        tag = next((key for key in old if key.split("/", 3)[2] == TAGS), None)
+        if tag is None:
+            self._values.popitem(last=False)
+        else:
+            del self._values[tag]
 
 
 def _marker(repository: str) -> str:

@@ -271,6 +271,24 @@ def test_a_branch_that_a_listing_misses_has_moved(origin: Store, mounted: Store)
     assert mounted.refcache.poll() == {"photos"}
 
 
+def test_many_tags_do_not_keep_a_mount_from_seeing_that_its_branch_moved(
+    origin: Store, mounted: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refcache, "_KEPT", 8)
+    head = origin.repository("photos").resolve("main", None)
+    short_of(mounted)
+    for number in range(20):
+        origin.repository("photos").create_tag(f"v{number}", head)
+        assert mounted.repository("photos").tag(f"v{number}").commit == head.ref
+    assert len(mounted.refcache._values) <= 8
+    commit(origin, {b"a": b"2"})
+    assert mounted.refcache.poll() == {"photos"}
+    for number in range(20):
+        commit(origin, {b"a": b"2"}, branch=f"b{number}")
+        short_of(mounted, f"b{number}")
+    assert len(mounted.refcache._values) <= 8
+
+
 def test_the_event_loop_never_waits(mounted: Store) -> None:
     with never_blocking():
         rounds = 0
