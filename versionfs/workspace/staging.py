@@ -142,6 +142,7 @@ class Staging:
                     self._used = max(self._used - freed.size, 0)
             if shared:
                 freed.give_back()
+                del freed  # A slab that is gone is closed here, and not under the lock.
             if len(shared) < len(some):
                 for layer in set(some).difference(shared):
                     self._remove_own(layer)
@@ -212,6 +213,7 @@ class Staging:
                     raise
                 with self._unlocked():
                     freed.give_back()
+                    del freed
                 return False
             if not may_block():
                 raise WouldBlock(functools.partial(self._leave, layer))

@@ -173,21 +173,22 @@ def test_space_is_given_back_without_the_lock(staging, tmp_path, monkeypatch):
     assert whole(staging, 1) == b"x" * BLOCK
 
 
-def test_a_whole_slab_is_given_back_without_the_lock(staging, monkeypatch):
-    for layer in (1, 2, SLOTS):
+def test_whole_slabs_are_given_back_without_the_lock(staging, monkeypatch):
+    slabs_of = [0, SLOTS, 2 * SLOTS, 3 * SLOTS]
+    for layer in slabs_of:
         staging.create(layer)
         staging.write(layer, 0, b"x" * WINDOW)
-    number = staging._slabs.file(1).number
-    real, closed = os.close, []
+    numbers = [staging._slabs.file(layer).number for layer in slabs_of]
+    real, closed = os.close, {}
 
     def watch(descriptor):
-        if descriptor == number:
-            closed.append(staging._lock.locked())
+        closed[descriptor] = staging._lock.locked()
         real(descriptor)
 
     monkeypatch.setattr(os, "close", watch)
-    staging.remove_all([1, 2])
-    assert closed == [False]
+    staging.remove_all(slabs_of[:2])
+    staging.write(slabs_of[2], WINDOW, b"outgrown")
+    assert [closed.get(number) for number in numbers] == [False, False, False, None]
 
 
 def test_every_second_layer_goes_and_those_in_between_stay_whole(staging, tmp_path):
