@@ -59,6 +59,27 @@ def make_files(source: Path, folders: int, files: int, size: int = 5000) -> None
             os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
 
 
+def objects_of(store: Store) -> Counter[str]:
+    """Returns how many objects the store has, by the first part of their keys."""
+    return Counter(info.key.split("/")[0] for info in store.objects.list(""))
+
+
+def test_a_store_has_far_fewer_objects_than_files(store: Store, source: Path) -> None:
+    make_files(source, 50, 100, 2000)
+    bring(store, source)
+    made = objects_of(store)
+    assert head(store).root.files == 5000
+    # The pack of the files, those of trees and commit; format, segment; marker, ref and reflog.
+    assert made.pop("packs") <= 4
+    assert made == {"versionfs.json": 1, "index": 1, "repos": 3}
+    write(source / "d00" / "f000", b"changed")
+    bring(store, source)
+    again = objects_of(store)
+    assert again.pop("packs") <= 4 + 3
+    # Each time a segment and an entry of the reflog more.
+    assert again == {"versionfs.json": 1, "index": 2, "repos": 4}
+
+
 def test_an_unchanged_source_costs_an_lstat_a_file(
     store: Store, source: Path, counted: Counted
 ) -> None:
