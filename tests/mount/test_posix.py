@@ -1024,6 +1024,22 @@ def test_extended_attributes(here, base):
         errno.EPERM)  # fmt: skip
 
 
+def test_a_long_listing_asks_for_attributes_of_one_file(mounted, here):
+    (here / "many").mkdir()
+    for number in range(300):
+        (here / "many" / str(number)).touch()
+    subprocess.run(["ls", "-l", here / "many"], check=True, stdout=subprocess.DEVNULL)
+
+    def asked():
+        return mounted.statistics(mounted.mountpoints[0])["requests"].get("getxattr", 0)
+
+    before = asked()
+    subprocess.run(["ls", "-l", here / "many"], check=True, stdout=subprocess.DEVNULL)
+    assert asked() - before <= 4
+    os.setxattr(here / "many" / "7", "security.selinux", b"label")
+    assert os.getxattr(here / "many" / "7", "security.selinux") == b"label"
+
+
 def test_access_control_lists_are_refused(here):
     (here / "f").touch()
     entries = [(1, 6, 0), (2, 4, 1000), (4, 4, 0), (16, 4, 0), (32, 4, 0)]

@@ -20,6 +20,9 @@ from versionfs.workspace import Stat
 
 _NAMESPACES: Final = (b"user.", b"trusted.", b"security.")
 _OWN: Final = b"user.versionfs."
+_LABEL: Final = b"security.selinux"
+"""`ls -l` asks each file for it until it is told that there are none here. Where the kernel has
+SELinux on, it answers itself; a file that was given a label still has it."""
 
 
 class BranchRequests:
@@ -167,6 +170,8 @@ class BranchRequests:
                 return value
         if name.startswith(_OWN):
             return self._filesystem.branch_xattr(branch, local, name[len(_OWN) :])
+        if name == _LABEL:
+            raise FUSEError(errno.EOPNOTSUPP)
         return None
 
     def listxattr_now(self, inode: int) -> list[bytes]:
