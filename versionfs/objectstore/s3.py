@@ -303,12 +303,11 @@ class S3Store:
                 if expected is not None and not maybe_done:
                     break
                 found = self._look(key)
-                if found is None and expected is None and not maybe_done:
-                    # Two requests met, or it was removed since: what is not there can be made.
-                    raise AttemptFailedError(
-                        "another request came in between", reached=True, maybe_done=False
-                    ) from cause
                 if found is None:
+                    if cause.met and expected is None and not maybe_done:
+                        raise AttemptFailedError(
+                            "another request came in between", reached=True, maybe_done=False
+                        ) from cause
                     break
                 if maybe_done and found[0] == data:
                     return found[1]

@@ -26,7 +26,14 @@ from versionfs.objectstore.retry import AttemptFailedError, UnusualAnswerError
 
 
 class ConditionFailedError(UnusualAnswerError):
-    """The object is not what If-Match or If-None-Match asked for: somebody else was faster."""
+    """The object is not what If-Match or If-None-Match asked for: somebody else was faster.
+
+    ``met`` tells that two requests met (409), and the other one may have come to nothing.
+    """
+
+    def __init__(self, *, met: bool = False) -> None:
+        super().__init__()
+        self.met = met
 
 
 class NotModifiedError(UnusualAnswerError):
@@ -170,7 +177,7 @@ def _from_reply(error: boto.ClientError, asked: Asked) -> Exception:
             hint="make it first, or check the name and --s3-endpoint",
         )
     if asked.conditional and status in (404, 409, 412):
-        return ConditionFailedError()
+        return ConditionFailedError(met=status == 409)
     if status in (500, 502, 503, 504, 408, 409, 429) or code in _PASSING:
         return AttemptFailedError(
             f"the server answered {status} {code}", reached=True, maybe_done=code not in _NOT_DONE
