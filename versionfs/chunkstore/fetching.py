@@ -14,7 +14,7 @@ from versionfs.chunkstore.buffers import Buffers
 from versionfs.chunkstore.diskcache import GRANULE_BYTES, DiskCache
 from versionfs.chunkstore.inflight import AHEAD_GRANULES, RUN_GRANULES, Data, Fetch, InFlight
 from versionfs.chunkstore.recent import RecentRuns
-from versionfs.chunkstore.source import NEAR_BYTES, VIEW_BYTES, PackRange, Scan
+from versionfs.chunkstore.source import VIEW_BYTES, PackRange, Scan
 from versionfs.chunkstore.workers import Workers
 from versionfs.errors import CorruptionError, NotFoundError, StorageError
 from versionfs.objectstore import ObjectStore, ReadsInto, WouldBlock, may_block
@@ -30,7 +30,7 @@ _LEAST_HELD_BYTES: Final = 24 * 1024 * 1024
 _BUFFERS: Final = 8
 _LARGE_BYTES: Final = 2 * 1024 * 1024
 """From here on replies go into memory that is used again."""
-_SCAN_GRANULES: Final = (NEAR_BYTES // GRANULE_BYTES, 32)
+_SCAN_GRANULES: Final = (4, 32)
 """How much the first misses of a scan bring: 256 KiB, then 2 MiB; the third brings the pack."""
 _SCANS: Final = 4096
 _PLANNERS: Final = 2
@@ -140,10 +140,15 @@ class FetchingSource:
             if missing := self._missing(pack, granules):
                 self._in_flight.ask(pack, missing, demand=True)
 
-    def prefetch(self, ranges: Iterable[PackRange], token: object) -> None:
+    def prefetch(self, ranges: Iterable[PackRange], token: object, *, scan: bool = False) -> None:
         """See ``PackSource.prefetch``."""
         for pack, granules in _by_pack(ranges):
-            if missing := self._missing(pack, granules):
+            missing = self._missing(pack, granules)
+            if missing and scan:
+                # Where the pack ends may not be known: only what is missing is a reason to ask.
+                near = range(missing[0], missing[0] + _SCAN_GRANULES[0])
+                missing = self._missing(pack, sorted({*missing, *near}))
+            if missing:
                 self._in_flight.ask(pack, missing, demand=False, token=token)
 
     def cancel(self, token: object) -> None:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from versionfs.chunking import chunk_id, decode_block
 from versionfs.chunking.blocks import RAW
-from versionfs.chunkstore.source import NEAR_BYTES, VIEW_BYTES, PackRange, PackSource, Scan
+from versionfs.chunkstore.source import VIEW_BYTES, PackRange, PackSource, Scan
 from versionfs.errors import CorruptionError, NotFoundError
 from versionfs.objectstore import WouldBlock
 from versionfs.types import Location, PackId, short
@@ -119,10 +119,8 @@ class PackReader:
 
     def prefetch(self, locations: Iterable[Location]) -> None:
         """Begins to fetch blocks, with as much as a scan would; returns at once."""
-        ranges = [
-            PackRange(w.pack, w.block_offset, max(w.stored_length, NEAR_BYTES)) for w in locations
-        ]
-        self.source.later(lambda: self.source.prefetch(ranges, None))
+        ranges = [PackRange(w.pack, w.block_offset, w.stored_length) for w in locations]
+        self.source.later(lambda: self.source.prefetch(ranges, None, scan=True))
 
     # -- parts -----------------------------------------------------------------------------------
 

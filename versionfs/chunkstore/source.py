@@ -12,8 +12,6 @@ from versionfs.types import PackId
 
 VIEW_BYTES: Final = 96 * 1024
 """Shorter reads return bytes of their own. Longer ones may return a view of more."""
-NEAR_BYTES: Final = 256 * 1024
-"""What the first miss of a scan brings."""
 
 
 class Scan(IntEnum):
@@ -62,10 +60,11 @@ class PackSource(Protocol):
     def want(self, ranges: Iterable[PackRange]) -> None:
         """Begins to fetch what will be read at once, in parallel; does not wait for it."""
 
-    def prefetch(self, ranges: Iterable[PackRange], token: object) -> None:
+    def prefetch(self, ranges: Iterable[PackRange], token: object, *, scan: bool = False) -> None:
         """Fetches in the background, after all that somebody waits for; does not wait for it.
 
-        ``token`` is any object, for :meth:`cancel`. Errors are left to whoever reads.
+        ``token`` is any object, for :meth:`cancel`. Errors are left to whoever reads. With ``scan``
+        what is in no cache is fetched with as much behind it as a scan would.
         """
 
     def cancel(self, token: object) -> None:
@@ -102,7 +101,7 @@ class DirectSource:
     def want(self, ranges: Iterable[PackRange]) -> None:
         """See ``PackSource.want``: nothing is held."""
 
-    def prefetch(self, ranges: Iterable[PackRange], token: object) -> None:
+    def prefetch(self, ranges: Iterable[PackRange], token: object, *, scan: bool = False) -> None:
         """See ``PackSource.prefetch``: nothing is held."""
 
     def cancel(self, token: object) -> None:
