@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 _FAILURES: Final = (CorruptionError, NotFoundError, WouldBlock)
 _MAX_STORED_BYTES: Final = 64 * 1024 * 1024 + 1024
-_PASSING_BLOCKS: Final = 8
+_PASSING_BLOCKS: Final = 4
+"""Views that are kept. Twice as many of blocks with memory of their own."""
 _MANY_READS: Final = 64
 """A scan that read so many blocks of one pack will read as many of the next: some 4 MiB."""
 
@@ -65,6 +66,7 @@ class PackReader:
         # Blocks that are views of large buffers, which they keep from being used again: a few, as a
         # chunk is read by two or three requests of the kernel.
         self._passing: OrderedDict[tuple[bytes, int], _Block] = OrderedDict()
+        self._most_passing = _PASSING_BLOCKS if source.is_cached else 2 * _PASSING_BLOCKS
         # Of a scan: the pack that it is in, the blocks it read there, and what it will need.
         self._scanned: bytes = b""
         self._scanned_blocks = 0
@@ -195,7 +197,7 @@ class PackReader:
         with self._lock:
             if is_view or once:
                 self._passing[key] = block
-                if len(self._passing) > _PASSING_BLOCKS:
+                if len(self._passing) > self._most_passing:
                     self._passing.popitem(last=False)
             elif key not in self._blocks:
                 self._blocks[key] = block

@@ -28,8 +28,8 @@ _FILE: Final = int(Kind.FILE)
 _NODE_CACHE: Final = 256
 """Decoded manifest nodes kept: of about 30 KiB each at most, so under 8 MiB."""
 
-_IN_ORDER_BYTES: Final = 256 * 1024
-"""The shortest read of a large file that another is expected after."""
+_IN_ORDER_BYTES: Final = range(256 * 1024, 1024 * 1024 + 1)
+"""Reads of a large file that others are expected after. The kernel asks for no more."""
 
 _READERS: Final = 4
 """Of one open file, so many may read one after the other, each in another place."""
@@ -122,7 +122,7 @@ class FileContent:
     read ahead of a sequential reader.
     """
 
-    __slots__ = ("_ahead", "_contents", "_ends", "_entry", "_leaf", "size")
+    __slots__ = ("_ahead", "_contents", "_ends", "_entry", "_is_compressed", "_leaf", "size")
 
     def __init__(self, contents: Contents, entry: Entry) -> None:
         self._contents = contents
@@ -132,6 +132,7 @@ class FileContent:
         self.size = entry.size
         # Where reads ended that others may follow; None if nothing is decoded ahead.
         self._ends: deque[int] | None = None
+        self._is_compressed = False  # what was read last
         if entry.kind == Kind.LARGE:
             if contents.source.is_cached:
                 ranges = partial(_ranges, contents, entry)
@@ -161,20 +162,16 @@ class FileContent:
         decoded = self._contents.decoded
         size = end - offset
         data = decoded.take(self, offset, end)
-        goes_on = size >= _IN_ORDER_BYTES and (data is not None or offset in ends)
+        goes_on = size in _IN_ORDER_BYTES and (data is not None or offset in ends)
         if data is None:
             data = self._read(offset, end, once=goes_on)
         ends.append(end)
-        if goes_on:
+        if goes_on and self._is_compressed:
             for _ in range(_DEPTH):
                 offset, end = end, min(end + size, self.size)
-                if offset < end and self._is_compressed(offset):
+                if offset < end:
                     decoded.begin(self, offset, end, partial(self._read, offset, end, once=True))
         return data
-
-    def _is_compressed(self, offset: int) -> bool:
-        _, extent = next(self.extents(offset))
-        return extent.location is not None and extent.location.stored_length < extent.length
 
     def _read(self, offset: int, end: int, *, once: bool = False) -> bytes:
         entry = self._entry
@@ -193,6 +190,8 @@ class FileContent:
                 data = self._contents.extent_data(extent, once=once)
                 parts.append(bytes(high - low) if data is None else data[low:high])
                 if start + extent.length >= end:
+                    where = extent.location
+                    self._is_compressed = where is not None and where.stored_length < extent.length
                     break
         except WouldBlock as absent:
             raise WouldBlock(partial(self._read, offset, end)) from absent

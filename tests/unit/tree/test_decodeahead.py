@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from versionfs.errors import CorruptionError
 from versionfs.objectstore import LocalStore
 from versionfs.pack import pack_key
 from versionfs.repo import Store
+from versionfs.tree import FileContent
 from versionfs.types import Entry, PackId
 
 MIB = 1024 * 1024
@@ -39,7 +40,7 @@ def large(store: Store) -> tuple[Entry, bytes]:
 
 def settle(store: Store) -> None:
     """Waits until nothing is decoded any more."""
-    wait([*store.contents.decoded._jobs.values()], 20)
+    wait([job for _, job in store.contents.decoded._jobs.values()], 20)
 
 
 def path_of(store: Store, pack: PackId) -> Path:
@@ -50,6 +51,12 @@ def path_of(store: Store, pack: PackId) -> Path:
 def verified(store: Store) -> int:
     settle(store)
     return store.packs.statistics().chunks_verified
+
+
+def ends_of_leaves(store: Store, entry: Entry) -> list[int]:
+    root = store.contents.node(entry.node)
+    assert root.level == 1
+    return list(root.ends)
 
 
 def ahead(store: Store) -> set[tuple[int, int]]:
@@ -132,15 +139,31 @@ def test_two_readers_of_one_file_are_both_read_ahead_of(
             assert step < 2 or (offset // MIB, offset // MIB + 1) in found
 
 
-def test_what_is_held_is_bounded(store: Store, large: tuple[Entry, bytes]) -> None:
+def test_many_readers_have_nothing_decoded_in_vain(
+    store: Store, large: tuple[Entry, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry, data = large
-    contents = [store.contents.open(entry) for _ in range(40)]
-    for content in contents:
-        assert content.read(0, MIB) == data[:MIB]
-        assert len(store.contents.decoded._jobs) <= 16
-    for content in contents:  # what was dropped is decoded by who reads it
-        assert content.read(MIB, MIB) == data[MIB : 2 * MIB]
-    for content in contents:
+    reads: list[int] = []
+    real = FileContent._read
+
+    def counted(content: FileContent, offset: int, end: int, *, once: bool = False) -> bytes:
+        reads.append(offset)
+        return real(content, offset, end, once=once)
+
+    monkeypatch.setattr(FileContent, "_read", counted)
+    contents = [store.contents.open(entry) for _ in range(10)]
+    for offset in range(0, 12 * MIB, MIB):
+        for content in contents:
+            assert content.read(offset, MIB) == data[offset : offset + MIB]
+            assert len(store.contents.decoded._jobs) <= 16
+    settle(store)
+    assert len(reads) <= 12 * 10 + 16
+    # What nobody came back for makes room in the end.
+    monkeypatch.setattr("versionfs.tree.decodeahead._STALE_S", 0.0)
+    last = store.contents.open(entry)
+    last.read(0, MIB)
+    assert any(key[0] is last for key in store.contents.decoded._jobs)
+    for content in (*contents, last):
         content.close()
     assert not store.contents.decoded._jobs
 
@@ -163,6 +186,40 @@ def test_damage_ahead_is_the_error_of_the_read_that_meets_it(store: Store, sourc
     assert content.read(MIB, offset - MIB) == data[MIB:offset]
     with pytest.raises(CorruptionError, match=where.pack.hex()):
         content.read(offset, MIB)
+
+
+def test_a_manifest_that_is_damaged_ahead_fails_no_read_before_it(store: Store) -> None:
+    data = random.Random(10).randbytes(24 * MIB).hex().encode()
+    entry = store_file(store, data)
+    content = store.contents.open(entry)
+    assert content.read(0, MIB) == data[:MIB]
+    second = next(begin for begin in ends_of_leaves(store, entry) if begin > MIB)
+    assert second < entry.size
+    content.close()
+    settle(store)
+    store.contents._nodes.clear()
+    damaged = store.contents.open(entry)
+    first = second // MIB * MIB - MIB
+    damaged.read(first - 2 * MIB, MIB)  # has the first leaf
+    metadata = path_of(store, entry.node.location.pack)
+    os.truncate(metadata, 0)
+    store.metadata._packs.source.close()
+    store.metadata._packs._blocks.clear()
+    for offset in (first - MIB, first):
+        assert damaged.read(offset, MIB) == data[offset : offset + MIB]
+    with pytest.raises(CorruptionError):
+        damaged.read(first + MIB, MIB)
+
+
+def test_no_thread_is_needed_to_read(
+    store: Store, large: tuple[Entry, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    entry, data = large
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    assert store.contents.open(entry).read(0, MIB) == data[:MIB]
 
 
 def test_reading_a_large_file_leaves_other_blocks_in_the_cache(
