@@ -20,7 +20,7 @@ from versionfs.tree import Conflict, merge_trees, same_entry
 from versionfs.types import Commit, Entry
 from versionfs.workspace.base import PENDING_KEY, Pending, decode_pending, encode_pending
 from versionfs.workspace.build import Build, unread
-from versionfs.workspace.following import Step
+from versionfs.workspace.following import Step, fetched
 from versionfs.workspace.settling import Cut, Settling
 from versionfs.workspace.table import FrozenTable
 
@@ -285,7 +285,7 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
             )
             yield from settling.steps(merged=True)
     else:
-        workspace.records.apply([(PENDING_KEY, None)], frees=True)
+        yield from fetched(lambda: workspace.records.apply([(PENDING_KEY, None)], frees=True))
     workspace.files.thaw()
 
 

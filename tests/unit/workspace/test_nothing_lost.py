@@ -43,6 +43,7 @@ from versionfs.workspace import (
     fetched,
     folder_of,
     move,
+    recover,
     recover_now,
     restore,
 )
@@ -669,6 +670,29 @@ def test_a_commit_that_was_not_made_freezes_nothing(
     assert workspace.records.get(b"mpending") is None
     assert not workspace.files.is_frozen
     other.close()
+    workspace.close()
+
+
+def test_what_is_known_of_a_commit_that_was_not_made_waits_for_room_on_a_full_disk(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened(store)
+    write(workspace, b"a", b"FIRST")
+
+    def unreachable(*_arguments: object, **_options: object) -> None:
+        raise StorageError("unreachable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Repository, "advance", unreachable)
+        with pytest.raises(StorageError, match="unreachable"):
+            commit(workspace, REQUEST)
+    assert workspace.records.get(b"mpending") is not None
+    with monkeypatch.context() as patched:
+        drains = tight(workspace, patched)
+        assert done(recover(workspace, "set", "main")) == []
+        assert drains[0]
+    assert workspace.records.get(b"mpending") is None
+    assert not workspace.files.is_frozen
     workspace.close()
 
 
