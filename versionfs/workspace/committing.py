@@ -84,16 +84,24 @@ class Committing:
         """Fixes what is committed: the state of now. Takes milliseconds.
 
         Raises:
-            OSError: the disk is full, with all that is kept back for this: nothing has happened.
+            OSError: the disk is full, with all that is kept back for this, or the records have too
+                many readers: nothing has happened.
             WouldBlock: likewise, and some of it is about to become free.
         """
         workspace = self._workspace
         workspace.files.save_all(workspace.overlay.changes)
-        self._frozen = workspace.records.frozen()
+        frozen = workspace.records.frozen()
+        try:
+            # Another one for the workspace's thread: each is for one at a time.
+            cut = workspace.records.frozen()
+        except BaseException:
+            if frozen is not None:
+                frozen.close()
+            raise
+        self._frozen = frozen
         self._sequence = workspace.clock.sequence
         self._base = workspace.base
-        # Another one for the workspace's thread: each is for one at a time.
-        self._frozen_below = workspace.files.freeze(cut=workspace.records.frozen())
+        self._frozen_below = workspace.files.freeze(cut=cut)
 
     def publish(self) -> None:
         """Stores what changed and moves the branch. Blocks: not for the workspace's thread.

@@ -48,6 +48,7 @@ from versionfs.workspace import (
     restore,
 )
 from versionfs.workspace.records import Owned
+from versionfs.workspace.table import FrozenTable
 
 REQUEST = CommitRequest("set", "main", "a change", "test")
 
@@ -544,6 +545,33 @@ def test_a_commit_on_a_full_disk_waits_for_room(
     commit(workspace, REQUEST)
     assert workspace.is_clean
     assert content(workspace, b"a") == b"SECOND"
+    workspace.close()
+
+
+def test_a_cut_that_finds_too_many_readers_keeps_no_state(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened(store)
+    write(workspace, b"a", b"FIRST")
+    table = workspace.records._table
+    assert table is not None
+    taken: list[FrozenTable] = []
+    real = table.frozen
+
+    def frozen() -> FrozenTable:
+        if taken:
+            raise OSError(errno.ENOMEM, "too many readers")
+        taken.append(real())
+        return taken[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(table, "frozen", frozen)
+        with pytest.raises(OSError, match="too many readers"):
+            commit(workspace, REQUEST)
+    with pytest.raises(ValueError, match="closed"):
+        taken[0].get(b"mbase")
+    assert not workspace.files.is_frozen
+    assert commit(workspace, REQUEST).commit is not None
     workspace.close()
 
 
