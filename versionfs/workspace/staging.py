@@ -135,10 +135,10 @@ class Staging:
             with self._lock:
                 while self._leaving.intersection(some):
                     self._left.wait()
-                self._failed.difference_update(some)
                 shared = [layer for layer in some if self._slabs.find(layer) is not None]
                 if shared:
                     freed = self._slabs.remove(shared)
+                    self._failed.difference_update(shared)
                     self._used = max(self._used - freed.size, 0)
             if shared:
                 freed.give_back()
@@ -157,6 +157,7 @@ class Staging:
             self._charge(-freed)
         with self._lock:  # Last: else a reader could open it again just before.
             own.forget(layer)
+            self._failed.discard(layer)
             if path != own.path(layer):  # The folder was moved meanwhile.
                 own.path(layer).unlink(missing_ok=True)
 
@@ -461,12 +462,23 @@ class Staging:
                         self._failed.add(layer)
                         if is_shared:
                             self._failed.update(self._slabs.layers(layer // SLOTS))
+                        if not self._exists(layer):  # It was removed meanwhile.
+                            self._failed.discard(layer)
                     raise
                 found.synced = asked
         if self.has_failed(layer):
             raise OSError(errno.EIO, "what was written may not be on the disk")
         with self._own.names_lock:
             self._own.sync_names(name)
+
+    def _exists(self, layer: int) -> bool:
+        """Whether there is a layer. The lock must be held."""
+        if self._slabs.find(layer) is None:
+            try:
+                self._own.status(layer)
+            except FileNotFoundError:
+                return False
+        return True
 
     def has_failed(self, layer: int) -> bool:
         """Whether the disk may have lost bytes of a layer; until it is emptied or removed."""

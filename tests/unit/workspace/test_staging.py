@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -191,6 +192,38 @@ def test_a_failed_sync_of_a_large_layer_is_its_own(staging, failing):
     staging.sync(2)
     staging.truncate(1, 0)
     staging.sync(1)
+
+
+@pytest.mark.parametrize("size", [0, LARGE])
+def test_a_layer_that_is_removed_while_its_sync_fails_is_forgotten(staging, monkeypatch, size):
+    staging.create(1, size)
+    staging.create(2)
+
+    def fail(_descriptor):
+        staging.remove(1)
+        raise OSError(errno.EIO, "a bad disk")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="bad disk"):
+        staging.sync(1)
+    assert not staging.has_failed(1)
+    assert staging.has_failed(2) == (size == 0)
+
+
+def test_a_layer_whose_sync_fails_while_it_is_removed_is_forgotten(staging, failing, monkeypatch):
+    staging.create(1, LARGE)
+    failing[0] = 1
+    real = Path.unlink
+
+    def unlink(path, *, missing_ok=False):
+        with pytest.raises(OSError, match="bad disk"):
+            staging.sync(1)
+        assert staging.has_failed(1)
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    staging.remove(1)
+    assert not staging.has_failed(1)
 
 
 def test_those_who_sync_a_slab_at_once_share_a_write_and_its_failure(staging, monkeypatch):
