@@ -137,7 +137,7 @@ class Slab:
 class Slabs:
     """The slabs in a staging folder. The caller serialises all calls.
 
-    A method for a layer that has no slot returns None, or False.
+    A layer that is named has a slot, but for ``find`` and ``create``.
     """
 
     def __init__(
@@ -254,28 +254,32 @@ class Slabs:
         values = _ENTRY.unpack_from(slab.table, layer % SLOTS * 16)
         return Slot(*values) if values[2] else None
 
-    def create(self, layer: int, size: int) -> bool:
-        """Makes a layer of ``size`` zeros; False if it is there.
+    def create(self, layer: int, size: int) -> Descriptor | None:
+        """Makes a layer of ``size`` zeros.
+
+        Returns the file of a slab that is gone since this one gets more, to be let go of when no
+        lock is held.
 
         Raises:
+            FileExistsError: it is there.
             OSError: there is no space.
         """
         number = layer // SLOTS
         slab = self._slab(number)
         if slab is None:
             slab = self._made(number)
-        newest = self._newest
+        newest, gone = self._newest, None
         if newest is None or number > newest.number:
             self._newest = slab
             if newest is not None:
-                self._drop(newest)
+                gone = self._drop(newest)
         index = layer % SLOTS
         if slab.table[index * 16 + 6]:
-            return False
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         now = time.clock_gettime_ns(_COARSE)
         self._put(slab, index, _ENTRY.pack(size, 0, LIVE, now))
         slab.live += 1
-        return True
+        return gone
 
     def file(self, layer: int) -> Descriptor:
         """Returns the file of a layer that has a slot."""
@@ -391,29 +395,37 @@ class Slabs:
         slab.table = table
         slab.live -= len(layers)
         ranges: list[tuple[int, int]] = []
-        if not self._drop(slab):
+        if self._drop(slab) is None:
             for first, last in _runs(taken):
                 ranges.append((_WINDOWS_AT + first * WINDOW, (last + 1 - first) * WINDOW))
         size = sum(blocks.bit_count() for _, blocks in taken) * BLOCK
         return Freed(size, slab.descriptor, ranges)
 
-    def _drop(self, slab: Slab) -> bool:
-        """Removes a slab without layers, but for the one that gets more; tells if it is gone.
+    def _drop(self, slab: Slab) -> Descriptor | None:
+        """Removes a slab without layers, but for the one that gets more; returns it if it is gone.
 
         Its name goes at once, for one of its number may be made again; its space, when it is
         closed.
         """
         if slab.live or slab is self._newest:
-            return False
+            return None
         self.path(slab.number).unlink(missing_ok=True)
         self._numbers.discard(slab.number)
         self._slabs.pop(slab.number, None)
-        return True
+        return slab.descriptor
+
+    def drop(self, number: int) -> Descriptor | None:
+        """Removes a slab without layers, but for the one that gets more.
+
+        Returns its file, to be let go of when no lock is held; None if nothing was removed.
+        """
+        slab = self._slab(number)
+        return None if slab is None else self._drop(slab)
 
     def layers(self, number: int) -> list[int]:
         """Returns the layers of a slab."""
         slab = self._slab(number)
-        if slab is None or self._drop(slab):
+        if slab is None:
             return []
         table = slab.table
         return [number * SLOTS + i for i in range(SLOTS) if table[i * 16 + 6]]

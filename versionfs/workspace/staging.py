@@ -109,12 +109,13 @@ class Staging:
             OSError: no space, or the disk failed; there is no such layer.
         """
         own = self._own
-        with self._lock:
-            if size <= WINDOW:
+        if size <= WINDOW:
+            with self._lock:
                 own.check_open()
-                if not self._slabs.create(layer, size):
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-                return
+                gone = self._slabs.create(layer, size)
+            del gone  # As in ``remove_all``.
+            return
+        with self._lock:
             if self._slabs.find(layer) is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             found = own.keep(layer, Descriptor(own.make(own.path(layer), os.O_EXCL)))
@@ -168,6 +169,8 @@ class Staging:
         for number in slabs:
             with self._lock:
                 found = self._slabs.layers(number)
+                gone = self._slabs.drop(number)
+            del gone  # As in ``remove_all``.
             yield from found
         yield from self._own.layers()
 

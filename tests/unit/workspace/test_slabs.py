@@ -173,22 +173,54 @@ def test_space_is_given_back_without_the_lock(staging, tmp_path, monkeypatch):
     assert whole(staging, 1) == b"x" * BLOCK
 
 
+def closes(staging: Staging, patch: pytest.MonkeyPatch) -> dict[int, bool]:
+    """Tells of each descriptor that is closed from now on whether the lock was held."""
+    real, closed = os.close, {}
+
+    def watch(descriptor: int) -> None:
+        closed[descriptor] = staging._lock.locked()
+        real(descriptor)
+
+    patch.setattr(os, "close", watch)
+    return closed
+
+
 def test_whole_slabs_are_given_back_without_the_lock(staging, monkeypatch):
     slabs_of = [0, SLOTS, 2 * SLOTS, 3 * SLOTS]
     for layer in slabs_of:
         staging.create(layer)
         staging.write(layer, 0, b"x" * WINDOW)
     numbers = [staging._slabs.file(layer).number for layer in slabs_of]
-    real, closed = os.close, {}
-
-    def watch(descriptor):
-        closed[descriptor] = staging._lock.locked()
-        real(descriptor)
-
-    monkeypatch.setattr(os, "close", watch)
+    closed = closes(staging, monkeypatch)
     staging.remove_all(slabs_of[:2])
     staging.write(slabs_of[2], WINDOW, b"outgrown")
     assert [closed.get(number) for number in numbers] == [False, False, False, None]
+
+
+def test_an_emptied_slab_is_given_back_without_the_lock_when_the_next_one_is_made(
+    staging, monkeypatch
+):
+    staging.create(1)
+    staging.remove(1)
+    number = staging._slabs._newest.descriptor.number
+    closed = closes(staging, monkeypatch)
+    staging.create(SLOTS)
+    assert closed == {number: False}
+
+
+def test_an_emptied_slab_that_is_found_is_given_back_without_the_lock(
+    staging, tmp_path, monkeypatch
+):
+    staging.create(1)
+    staging.remove(1)
+    again = Staging(tmp_path / "staging")
+    assert again.highest() == 0
+    number = again._slabs._slab(0).descriptor.number
+    closed = closes(again, monkeypatch)
+    assert list(again.layers()) == []
+    assert closed == {number: False}
+    assert list((tmp_path / "staging" / "slabs").iterdir()) == []
+    again.close()
 
 
 def test_every_second_layer_goes_and_those_in_between_stay_whole(staging, tmp_path):
