@@ -47,6 +47,7 @@ from versionfs.objectstore import (
     open_object_store,
     s3,
 )
+from versionfs.objectstore.retry import Retries
 
 __all__ = ["broken", "bucket", "proxy", "settings", "straight"]
 
@@ -393,6 +394,51 @@ def test_a_conflict_with_nothing_is_tried_again(
     assert proxy.count()["PUT"] == 3
 
 
+@pytest.mark.parametrize("lands", [True, False])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_move_that_meets_itself_is_not_lost(
+    proxy: Proxy, broken: ObjectStore, straight: ObjectStore, is_new: bool, lands: bool
+) -> None:
+    """The first PUT is still under way when the second one comes, and lands after it, or never."""
+    version = None if is_new else straight.replace("ref", b"one", None)
+    faults = [Answer(500), Answer(409, "ConditionalRequestConflict")]
+
+    def plan(request: Request) -> Fault | None:
+        if request.method != "PUT":
+            return None
+        if faults:
+            return faults.pop(0)
+        if lands and proxy.count()["PUT"] == 3:
+            straight.replace("ref", b"two", version)
+        return None
+
+    proxy.plan = plan
+    moved = broken.replace("ref", b"two", version)
+    assert straight.read("ref") == (b"two", moved)
+    assert proxy.count()["PUT"] == 3
+
+
+def test_a_removal_that_meets_itself_is_not_lost(
+    proxy: Proxy, broken: ObjectStore, straight: ObjectStore
+) -> None:
+    version = straight.replace("ref", b"one", None)
+    proxy.plan = on("PUT", Answer(500), Answer(409, "ConditionalRequestConflict"))
+    broken.remove("ref", version)
+    assert list(straight.list("")) == []
+
+
+def test_that_a_move_which_meets_another_without_end_may_be_done_is_told(
+    proxy: Proxy, settings: Settings, bucket: str, straight: ObjectStore
+) -> None:
+    store = s3.S3Store(bucket, "prefix", settings, retries=Retries("the store", 1.0))
+    version = straight.replace("ref", b"one", None)
+    hung = on("PUT", Answer(500))
+    met = Answer(409, "ConditionalRequestConflict")
+    proxy.plan = lambda request: hung(request) or (met if request.method == "PUT" else None)
+    with pytest.raises(StorageTransientError, match="it is not known whether ref was written"):
+        store.replace("ref", b"two", version)
+
+
 @pytest.mark.parametrize("was_sent", [True, False])
 def test_that_nothing_is_known_of_a_move_is_told(
     proxy: Proxy, settings: Settings, straight: ObjectStore, was_sent: bool
@@ -415,7 +461,8 @@ def test_that_nothing_is_known_of_a_move_is_told(
 def test_each_of_three_answers_means_that_the_race_is_lost(
     proxy: Proxy, broken: ObjectStore, straight: ObjectStore, status: int
 ) -> None:
-    version = straight.replace("ref", b"one", None)
+    version = straight.replace("ref", b"zero", None)
+    straight.replace("ref", b"one", version)
     proxy.plan = on("PUT", Answer(status, "Whatever"))
     with pytest.raises(ConflictError):
         broken.replace("ref", b"two", version)

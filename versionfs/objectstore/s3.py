@@ -283,7 +283,9 @@ class S3Store:
 
         A PUT that was tried again may have been done the first time, and then fails because of
         itself. So whoever is told that the race is lost reads what is there: refs hold a nonce,
-        and only their own writer can have written the same bytes.
+        and only their own writer can have written the same bytes. Where two requests met (409) and
+        nothing has changed, nothing is decided: the other one may be our own, given up and still
+        under way.
         """
         if not data:
             raise ValueError(f"an object is not empty: {key}")
@@ -300,18 +302,18 @@ class S3Store:
                     raise
                 except ConditionFailedError as lost:
                     conflict, cause = self._conflict(key, expected), lost
-                if expected is not None and not maybe_done:
+                if expected is not None and not maybe_done and not cause.met:
                     break
                 found = self._look(key)
-                if found is None:
-                    if cause.met and expected is None and not maybe_done:
-                        raise AttemptFailedError(
-                            "another request came in between", reached=True, maybe_done=False
-                        ) from cause
-                    break
-                if maybe_done and found[0] == data:
+                if found is not None and maybe_done and found[0] == data:
                     return found[1]
-                if expected is not None or found[0]:
+                if expected is None:
+                    is_as_expected = found is None or not found[0]
+                else:
+                    is_as_expected = found is not None and found[1] == expected
+                if cause.met and is_as_expected:
+                    raise _met() from cause
+                if expected is not None or found is None or found[0]:
                     break
                 condition = {"IfMatch": found[1]}  # a tombstone, which is nothing
             raise conflict from cause
@@ -350,6 +352,8 @@ class S3Store:
             except ConditionFailedError as error:
                 found = self._look(key)
                 if found is not None and found[0]:
+                    if error.met and found[1] == expected:
+                        raise _met() from error
                     raise self._conflict(key, expected) from error
                 if not maybe_done:
                     raise self._no_object(key) from error
@@ -423,6 +427,10 @@ def _md5(data: bytes = b"") -> hashlib._Hash:
 
 def _checksum(digest: bytes) -> str:
     return base64.b64encode(digest).decode("ascii")
+
+
+def _met() -> AttemptFailedError:
+    return AttemptFailedError("another request came in between", reached=True, maybe_done=False)
 
 
 def _unknown(error: StorageTransientError, what: str) -> StorageTransientError:
