@@ -63,9 +63,12 @@ class OwnFiles:
             self._open.popitem(last=False)
         return descriptor
 
-    def forget(self, layer: int) -> None:
-        """Closes a layer's file; calls under way on it still finish."""
-        self._open.pop(layer, None)
+    def forget(self, layer: int) -> Descriptor | None:
+        """Keeps a layer's file open no more.
+
+        Returns it, to be let go of when no lock is held: one that was removed is freed then.
+        """
+        return self._open.pop(layer, None)
 
     def open(self, path: Path, flags: int) -> int:
         """Opens a file in the staging folder; closes others where there are too many."""

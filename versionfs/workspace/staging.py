@@ -157,10 +157,11 @@ class Staging:
             path.unlink()
             self._charge(-freed)
         with self._lock:  # Last: else a reader could open it again just before.
-            own.forget(layer)
+            gone = own.forget(layer)
             self._failed.discard(layer)
             if path != own.path(layer):  # The folder was moved meanwhile.
                 own.path(layer).unlink(missing_ok=True)
+        del gone  # As in ``remove_all``.
 
     def layers(self) -> Iterator[int]:
         """Yields every layer there is, in no order; leaves out whatever else lies there."""

@@ -197,6 +197,14 @@ def test_whole_slabs_are_given_back_without_the_lock(staging, monkeypatch):
     assert [closed.get(number) for number in numbers] == [False, False, False, None]
 
 
+def test_a_large_layer_is_given_back_without_the_lock(staging, monkeypatch):
+    staging.create(1, WINDOW + 1)
+    number = staging._own.get(1).number
+    closed = closes(staging, monkeypatch)
+    staging.remove(1)
+    assert closed == {number: False}
+
+
 def test_an_emptied_slab_is_given_back_without_the_lock_when_the_next_one_is_made(
     staging, monkeypatch
 ):
