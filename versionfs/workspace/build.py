@@ -9,6 +9,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -182,7 +183,8 @@ class Build:
             visible=file.base_visible,
         )
         editor = FileEditor(store.metadata, self._pipeline.metadata, store.contents, base)
-        self._pipeline.edited(name, pieces, editor, done)
+        with closing(file):
+            self._pipeline.edited(name, pieces, editor, done)
 
     def _done(self, name: bytes, inode: Inode, content: Entry, _seen: bytes) -> None:
         # In the order of the queue already: not to be put behind it.

@@ -198,6 +198,12 @@ class LayeredFile:
             raise CorruptionError(f"stored content ends before byte {end}")
         return data
 
+    def close(self) -> None:
+        """Ends what is read ahead of the base. The file may be used on, and closed again."""
+        if self._stored is not None:
+            self._stored.close()
+            self._stored = None
+
     def pieces(self, start: int = 0, end: int | None = None) -> Iterator[Piece]:
         """Yields ``[start, end)`` in pieces by where they are; neighbours may be of one place.
 
@@ -414,7 +420,7 @@ class LayeredFile:
         gone = [layer.id for layer in self._layers[index:]]
         del self._layers[index:], self._extents[index:]
         self._base = base
-        self._stored = None
+        self.close()
         self._unrecorded = False
         if self._lost:
             self._lost.clear()

@@ -120,6 +120,9 @@ class Files:
         stored = self._stored.pop(number, None)
         if stored is not None:
             stored.close()
+        layered = self._layered.get(number)
+        if layered is not None:
+            layered.close()
         # After a kill they come from the staging file, so that can wait, and many be saved at once.
         if len(self._names.unsaved) > _UNSAVED:
             with contextlib.suppress(WouldBlock):  # The disk is full for now: saved later.
@@ -207,9 +210,12 @@ class Files:
         stored = self._stored.pop(number, None)
         if stored is not None:
             stored.close()
+        self._keep_layered(number, file)
+
+    def _keep_layered(self, number: int, file: LayeredFile) -> None:
         self._layered[number] = file
         if len(self._layered) > _KEPT:
-            self._layered.popitem(last=False)
+            self._layered.popitem(last=False)[1].close()
 
     def size(self, inode: Inode) -> tuple[int, int]:
         """Returns the size in bytes and the blocks of 512 bytes."""
@@ -244,9 +250,7 @@ class Files:
         self.reserved(reserved)
         stack, open_base = Stack(None, inode.layers), self._contents.open
         file = LayeredFile(stack, self._records, staging, open_base, is_new=True)
-        self._layered[inode.number] = file
-        if len(self._layered) > _KEPT:
-            self._layered.popitem(last=False)
+        self._keep_layered(inode.number, file)
 
     def write(self, begin: Begin, number: int, offset: int, data: bytes | memoryview) -> int:
         """Writes; returns how many bytes: all, or what the disk had room for.
@@ -430,11 +434,13 @@ class Files:
 
     def forget(self, number: int) -> None:
         """Forgets what is in memory of a file whose record has changed."""
-        self._layered.pop(number, None)
+        layered = self._layered.pop(number, None)
+        if layered is not None:
+            layered.close()
 
     def discard(self, inode: Inode) -> None:
         """Throws the content of a file away that has no name and that nobody has open."""
-        self._layered.pop(inode.number, None)
+        self.forget(inode.number)
         for layer in inode.layers:
             self.discard_layer(layer.id)
 

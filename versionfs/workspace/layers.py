@@ -49,6 +49,9 @@ class StoredContent(Protocol):
     def read(self, offset: int, size: int) -> bytes:
         """Returns bytes of the file."""
 
+    def close(self) -> None:
+        """Ends what is read ahead. The file may be read again, and closed again."""
+
 
 class ReadRecords(Protocol):
     """A table or a frozen one."""

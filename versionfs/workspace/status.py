@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 
 from versionfs.tree import Change, Contents, Trees, diff, diff_directory
 from versionfs.types import NO_ID, NO_STAMP, Entry, Kind, NodeRef
@@ -151,13 +152,12 @@ class Status:
         try:
             file = LayeredFile(stack, self._frozen, self._staging, self._contents.open)
             same_base = inode.base is not None and inode.base.content == old.content
-            ranges = file.dirty() if same_base else [(0, file.size)]
-            stored = self._contents.open(old)
-            for start, end in ranges:
-                for offset in range(start, end, _COMPARED):
-                    size = min(_COMPARED, end - offset)
-                    if file.read(offset, size) != stored.read(offset, size):
-                        return False
+            with closing(file), closing(self._contents.open(old)) as stored:
+                for start, end in file.dirty() if same_base else [(0, file.size)]:
+                    for offset in range(start, end, _COMPARED):
+                        size = min(_COMPARED, end - offset)
+                        if file.read(offset, size) != stored.read(offset, size):
+                            return False
         except OSError:
             return False  # It is being written: a layer was replaced meanwhile.
         return True

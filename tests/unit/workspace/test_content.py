@@ -42,6 +42,9 @@ class Stored:
     def read(self, offset: int, size: int) -> bytes:
         return self.data[offset : offset + size]
 
+    def close(self) -> None:
+        pass
+
 
 def entry(data: bytes, content: bytes = NO_ID) -> Entry:
     return Entry(b"", Kind.FILE, 0, len(data), 1, content, b"", (), 0, 0, 0, NO_STAMP, None)
