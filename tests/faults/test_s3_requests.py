@@ -441,9 +441,9 @@ def test_that_a_move_which_meets_another_without_end_may_be_done_is_told(
 
 @pytest.mark.parametrize("was_sent", [True, False])
 def test_that_nothing_is_known_of_a_move_is_told(
-    proxy: Proxy, settings: Settings, straight: ObjectStore, was_sent: bool
+    proxy: Proxy, settings: Settings, bucket: str, straight: ObjectStore, was_sent: bool
 ) -> None:
-    broken = open_object_store(replace(settings, timeout_seconds=1))
+    broken = s3.S3Store(bucket, "prefix", settings, retries=Retries("the store", 1.0))
     version = straight.replace("ref", b"one", None)
     lost = on("PUT", LoseReply())
     proxy.plan = lambda request: (lost(request) if was_sent else None) or Answer(400, "BadDigest")

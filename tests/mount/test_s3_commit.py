@@ -148,7 +148,7 @@ def test_nothing_is_lost_when_the_server_dies_in_a_commit(
 ) -> None:
     ada, bob = machines("ada"), machines("bob", proxy.endpoint)
     ada.bring("set", "-m", "first", a=b"a")
-    main = bob.mount("--refresh", NEVER, "--timeout", "2") / "set/main"
+    main = bob.mount("--refresh", NEVER, "--timeout", "6") / "set/main"
     (main / "a").write_bytes(b"bob's")
     (main / "new").write_bytes(b"new")
     killing = _Killing(s3_server, when)
