@@ -16,7 +16,7 @@ from versionfs.chunkstore.inflight import AHEAD_GRANULES, RUN_GRANULES, Data, Fe
 from versionfs.chunkstore.recent import RecentRuns
 from versionfs.chunkstore.source import VIEW_BYTES, PackRange, Scan
 from versionfs.chunkstore.workers import Workers
-from versionfs.errors import CorruptionError, NotFoundError, StorageError
+from versionfs.errors import CorruptionError, NotFoundError, StorageError, StorageTransientError
 from versionfs.objectstore import ObjectStore, ReadsInto, WouldBlock, may_block
 from versionfs.pack import pack_key
 from versionfs.types import PackId
@@ -164,7 +164,10 @@ class FetchingSource:
             except (StorageError, NotFoundError, CorruptionError) as error:
                 log.debug("nothing is prefetched: %s", error)
 
-        self._planners.submit(work)
+        try:
+            self._planners.submit(work)
+        except StorageTransientError as error:
+            log.debug("nothing is prefetched: %s", error)
 
     def close(self) -> None:
         """Drops what waits, lets what runs finish for a few seconds; idempotent."""

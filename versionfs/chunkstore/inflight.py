@@ -262,11 +262,17 @@ class InFlight:
                 return
             fetch = queue.popleft()
             fetch.is_started = True
+            try:
+                self._threads.submit(partial(self._run, fetch))
+            except StorageTransientError as error:
+                self._done(fetch)
+                fetch.fail(error)
+                continue
+            # In time for the thread: what it counts down at its end, it does under the lock.
             self._connected += 1
             self._running += 1
             self._running_bytes += size
             self._holds(self._running_bytes)
-            self._threads.submit(partial(self._run, fetch))
 
     def _run(self, fetch: Fetch) -> None:
         """Sends one request. Runs in a worker thread."""

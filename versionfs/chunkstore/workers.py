@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from versionfs.errors import StorageTransientError
+
 log = logging.getLogger(__name__)
 
 
@@ -30,7 +32,11 @@ class Workers:
         self._changed = threading.Condition()
 
     def submit(self, job: Callable[[], object]) -> None:
-        """Has a job done; drops it when this is closed. An error of a job is logged."""
+        """Has a job done; drops it when this is closed. An error of a job is logged.
+
+        Raises:
+            StorageTransientError: the system starts no thread, and there is none to come to it.
+        """
         with self._changed:
             if self._closed:
                 return
@@ -40,9 +46,18 @@ class Workers:
                 return
             if self._started == self._count:
                 return
+            name = f"{self._name}_{self._started + 1}"
+            try:
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+            except RuntimeError as error:
+                if self._started:
+                    return  # One of those that run comes to it.
+                self._jobs.pop()
+                raise StorageTransientError(
+                    "no thread can be started to read from the store",
+                    hint="look at the limits of processes and memory (`ulimit -u`)",
+                ) from error
             self._started += 1
-            name = f"{self._name}_{self._started}"
-        threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def close(self) -> None:
         """Drops what has not begun, and waits for nothing; idempotent."""

@@ -76,3 +76,29 @@ def test_what_waits_behind_a_store_that_is_away_fails_with_it() -> None:
             fetch.granule(0)
     requests.close()
     assert len(sent) == 1, "they do not each wait until their time is up"
+
+
+def test_a_request_that_no_thread_can_be_started_for_fails_and_is_sent_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requests = InFlight(
+        lambda _pack, _start, _length: b"x",
+        lambda _fetch, _data: None,
+        lambda _pack, _number: False,
+        _holds,
+        2,
+    )
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for demand in (True, False):
+            (fetch,) = requests.ask(PackId(b"a" * 32), [0], demand=demand)
+            with pytest.raises(StorageTransientError, match="no thread can be started"):
+                fetch.granule(0)
+    (fetch,) = requests.ask(PackId(b"a" * 32), [0], demand=True)
+    assert bytes(fetch.granule(0)) == b"x"
+    requests.close()
+    assert (requests._connected, requests._running, requests._running_bytes) == (0, 0, 0)
