@@ -250,9 +250,10 @@ class FetchingSource:
             if len(self._sizes) > _SCANS:
                 self._sizes.popitem(last=False)
 
-    def _get(self, pack: PackId, start: int, length: int) -> Data:
+    def _get(self, fetch: Fetch) -> Data:
         self._requests += 1
-        key = pack_key(pack)
+        key = pack_key(fetch.pack)
+        start, length = fetch.first * GRANULE_BYTES, fetch.count * GRANULE_BYTES
         buffer = None
         if self._read_into is not None and length >= _LARGE_BYTES:
             buffer = self._buffers.take(length)
@@ -262,8 +263,11 @@ class FetchingSource:
         else:
             data = buffer[: self._read_into(key, start, buffer)].toreadonly()
         # Before those who wait hear of it: what they read next must not count as a miss.
-        self._recent.add(pack, start // GRANULE_BYTES, data)
+        fetch.keep(data, self._remember)
         return data
+
+    def _remember(self, fetch: Fetch, data: Data) -> None:
+        self._recent.add(fetch.pack, fetch.first, data)
 
     def _make_room(self, running_bytes: int) -> None:
         """Bounds what was fetched by what is left beside the requests that run."""

@@ -62,12 +62,12 @@ class Fetch:
         at = (number - self.first) * GRANULE_BYTES
         return memoryview(data)[at : at + GRANULE_BYTES]
 
-    def run(self, get: Callable[[PackId, int, int], Data]) -> Data | None:
+    def run(self, get: Callable[[Fetch], Data]) -> Data | None:
         """Sends the request and tells those who wait; None if it failed or was dropped."""
         if not self._future.set_running_or_notify_cancel():
             return None
         try:
-            data = get(self.pack, self.first * GRANULE_BYTES, self.count * GRANULE_BYTES)
+            data = get(self)
         except BaseException as error:  # noqa: BLE001  (goes to whoever waits)
             self._future.set_exception(error)
             if not self.is_demanded:
@@ -101,11 +101,11 @@ class Fetch:
         """Whether the request runs, or ended."""
         return self._future.running() or self._future.done()
 
-    def keep(self, data: Data, arrived: Callable[[Fetch, Data], None]) -> None:
-        """Has the bytes kept, unless they are to be forgotten."""
+    def keep(self, data: Data, store: Callable[[Fetch, Data], None]) -> None:
+        """Has the bytes put into a cache by ``store``, unless they are to be forgotten."""
         with self._keeping:
             if not self._is_forgotten:
-                arrived(self, data)
+                store(self, data)
 
     def forget(self) -> None:
         """Lets nobody keep the bytes from here on; waits for who is at it."""
@@ -119,12 +119,13 @@ class InFlight:
     ``connections`` run at once at most, and 40 MiB; a part of the connections is kept for what
     somebody waits for. ``get`` sends a request. ``arrived`` gets its bytes while the granules still
     count as under way; ``is_here`` tells of a granule whether it arrived just now, so that nobody
-    fetches it again who looked for it too early. ``holds`` is told the bytes of all that run.
+    fetches it again who looked for it too early. ``holds`` is told the bytes of all that run. What
+    ``get`` puts into a cache goes there by way of :meth:`Fetch.keep`, as what ``arrived`` gets.
     """
 
     def __init__(
         self,
-        get: Callable[[PackId, int, int], Data],
+        get: Callable[[Fetch], Data],
         arrived: Callable[[Fetch, Data], None],
         is_here: Callable[[PackId, int], bool],
         holds: Callable[[int], None],
@@ -189,8 +190,8 @@ class InFlight:
     def forget(self, pack: PackId) -> None:
         """Lets what was sent for a pack be sent again when it is asked for: its bytes are damaged.
 
-        Who waits gets what comes, and finds out by itself. When this returns, ``arrived`` is not
-        called for it any more, nor still at work on it.
+        Who waits gets what comes, and finds out by itself. When this returns, nothing of it is put
+        into a cache any more.
         """
         with self._idle:
             doubted = {f for f in self._by_granule.values() if f.pack == pack and f.was_sent}

@@ -135,6 +135,32 @@ def test_what_is_forgotten_while_it_is_written_is_fetched_again(
     assert place.remote.requests["get"] == 2
 
 
+def test_what_is_forgotten_on_its_way_is_not_taken_for_what_came_after_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reply that was damaged in transit comes after that of the request that followed."""
+    source = place.source()
+    get = source._objects.get
+    sent, go = threading.Event(), threading.Event()
+
+    def damaged_once(key: str, start: int, length: int) -> bytes:
+        data = get(key, start, length)
+        if sent.is_set():
+            return data
+        sent.set()
+        go.wait(20)
+        return bytes(len(data))
+
+    monkeypatch.setattr(source._objects, "get", damaged_once)
+    source.want([PackRange(PACK, 0, 1000)])
+    assert sent.wait(20)
+    source.forget(PACK)
+    assert source.read(PACK, 0, 1000) == DATA[:1000]
+    go.set()
+    settle(source)
+    assert source.read(PACK, 0, 1000) == DATA[:1000]
+
+
 def test_ten_readers_of_one_block_send_one_request(place: Place) -> None:
     place.remote.latency = 0.05
     source = place.source()

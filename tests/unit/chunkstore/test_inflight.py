@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from versionfs.chunkstore import inflight
-from versionfs.chunkstore.inflight import InFlight
+from versionfs.chunkstore.inflight import Fetch, InFlight
 from versionfs.chunkstore.workers import Workers
 from versionfs.errors import StorageTransientError
 from versionfs.types import PackId
@@ -23,7 +23,7 @@ def test_a_request_that_no_thread_came_to_is_not_waited_for(
     monkeypatch.setattr(inflight, "_CLOSE_SECONDS", 0.0)
     hold, begun = threading.Event(), threading.Semaphore(0)
 
-    def get(_pack: PackId, _start: int, _length: int) -> bytes:
+    def get(_fetch: Fetch) -> bytes:
         begun.release()
         hold.wait(30)
         return b"x"
@@ -59,8 +59,8 @@ def test_what_waits_behind_a_store_that_is_away_fails_with_it() -> None:
     hold = threading.Event()
     sent = []
 
-    def get(_pack: PackId, start: int, _length: int) -> bytes:
-        sent.append(start)
+    def get(fetch: Fetch) -> bytes:
+        sent.append(fetch.first)
         hold.wait(30)
         raise StorageTransientError("no answer")
 
@@ -82,7 +82,7 @@ def test_a_request_that_no_thread_can_be_started_for_fails_and_is_sent_the_next_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     requests = InFlight(
-        lambda _pack, _start, _length: b"x",
+        lambda _fetch: b"x",
         lambda _fetch, _data: None,
         lambda _pack, _number: False,
         _holds,
