@@ -338,6 +338,20 @@ def test_a_closed_source_tells_those_who_wait(place: Place, gate: Gate) -> None:
         source.read(PACK, 2 * MIB, 10)
 
 
+def test_a_prefetch_for_a_scan_asks_for_nothing_behind_the_end_of_a_pack_that_is_here(
+    place: Place,
+) -> None:
+    """As imports have it: what they wrote is in the cache, where it ends was never told."""
+    place.source().cache.write(PACK, 0, DATA[: 3 * GRANULE_BYTES])
+    source = place.source()
+    source.prefetch([PackRange(PACK, 2 * GRANULE_BYTES, 1000)], None, scan=True)
+    settle(source)
+    assert place.remote.requests["get"] == 0
+    source.prefetch([PackRange(PACK, 3 * GRANULE_BYTES, 1000)], None, scan=True)
+    settle(source)
+    assert place.remote.ranges == [(pack_key(PACK), 3 * GRANULE_BYTES, 4 * GRANULE_BYTES)]
+
+
 def test_when_the_store_fails_what_was_to_be_prefetched_is_dropped(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
