@@ -18,7 +18,7 @@ from versionfs.errors import (
     ConflictError,
     CorruptionError,
     NotFoundError,
-    StorageTransientError,
+    StorageError,
     UnsupportedFormatError,
     VersionFSError,
 )
@@ -198,7 +198,7 @@ class Refs:
         try:
             if self._objects.has_marker(repository):
                 return
-        except StorageTransientError:
+        except StorageError:
             return  # It is made; to say that it failed would be wrong more often.
         with contextlib.suppress(NotFoundError, ConflictError):
             self._objects.remove(key, version)

@@ -13,7 +13,14 @@ import pytest
 
 from tests.mount.support import commit, settings_at
 from tests.support.unreachable import Unreachable, link_of, remote_store
-from versionfs.errors import ConflictError, NotFoundError, StorageTransientError
+from versionfs.errors import (
+    ConflictError,
+    NotFoundError,
+    StorageAuthError,
+    StorageError,
+    StoragePermanentError,
+    StorageTransientError,
+)
 from versionfs.objectstore import ObjectInfo, Version, WouldBlock, never_blocking
 from versionfs.repo import RefKind, Store, lastseen, refcache
 from versionfs.types import Ref
@@ -539,6 +546,21 @@ def test_a_ref_that_is_made_while_its_repository_goes_is_taken_back(
     with pytest.raises(NotFoundError, match="was deleted meanwhile"):
         make("late", head)
     assert list(origin.objects.list(f"repos/photos/{kind.value}/")) == []
+
+
+@pytest.mark.parametrize("error", [StorageTransientError, StorageAuthError, StoragePermanentError])
+def test_a_ref_that_is_made_is_told_as_made_although_the_marker_cannot_be_seen(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: type[StorageError]
+) -> None:
+    repository = store.repository("photos")
+    head = repository.resolve("main", None)
+
+    def has_marker(_name: str) -> bool:
+        raise error("refused")
+
+    monkeypatch.setattr(store.refcache, "has_marker", has_marker)
+    assert repository.create_branch("late", head).commit == head.ref
+    assert repository.branch("late").commit == head.ref
 
 
 def test_the_refs_of_a_repository_are_deleted_at_once(origin: Store, store: Store) -> None:
