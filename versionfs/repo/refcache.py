@@ -42,6 +42,8 @@ _BRIEF_SECONDS: Final = 1.0
 """How long a listing, or that a name is not there, is believed: nothing would tell of a change."""
 _KEPT: Final = 20_000
 """Values kept in memory: under 10 MB."""
+_LOOKED_AT: Final = 100
+"""Of so many values one is dropped to make room, which is under the lock."""
 
 _T = TypeVar("_T")
 
@@ -401,16 +403,20 @@ class RefCache:
                 self._moved.add(name)
 
     def _make_room(self) -> None:
-        """Drops a value of the half that was used least recently: a tag, if it has one.
+        """Drops one of the values used least recently: one that is not there, else a tag.
 
         A branch that is dropped is not looked at any more, and may move unseen; tags do not move.
+        Where only branches are, the oldest goes, and the others are out of the way the next time.
         """
-        old = islice(self._values, _KEPT // 2)
-        tag = next((key for key in old if key.split("/", 3)[2] == TAGS), None)
-        if tag is None:
-            self._values.popitem(last=False)
-        else:
-            del self._values[tag]
+        old = list(islice(self._values.items(), min(_LOOKED_AT, _KEPT // 2)))
+        absent = [key for key, value in old if value.found is None]
+        tags = [key for key, _ in old if key.split("/", 3)[2] == TAGS]
+        if absent or tags:
+            del self._values[(absent or tags)[0]]
+            return
+        self._values.popitem(last=False)
+        for key, _ in old[1:]:
+            self._values.move_to_end(key)
 
 
 def _marker(repository: str) -> str:

@@ -296,6 +296,34 @@ def test_many_tags_do_not_keep_a_mount_from_seeing_that_its_branch_moved(
     assert len(mounted.refcache._values) <= 8
 
 
+def test_names_that_are_not_there_make_room_before_tags(
+    origin: Store, mounted: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refcache, "_KEPT", 16)
+    head = origin.repository("photos").resolve("main", None)
+    for number in range(12):
+        origin.repository("photos").create_tag(f"v{number}", head)
+    mounted.refcache.read_many([f"repos/photos/branches/none{number}" for number in range(6)])
+    for number in range(12):
+        assert mounted.repository("photos").tag(f"v{number}").commit == head.ref
+    assert {f"repos/photos/tags/v{number}" for number in range(12)} <= set(mounted.refcache._values)
+    assert len(mounted.refcache._values) == 16
+
+
+def test_branches_used_less_recently_than_any_tag_are_kept_however_many(
+    mounted: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although only a few values are looked at to make room."""
+    monkeypatch.setattr(refcache, "_KEPT", 1000)
+    branches = [f"repos/photos/branches/b{number}" for number in range(450)]
+    tags = [f"repos/photos/tags/v{number}" for number in range(650)]
+    for at, key in enumerate(branches + tags):
+        mounted.refcache._keep(key, (b"x", Version(key)), float(at))
+    assert len(mounted.refcache._values) == 1000
+    # One for each hundred that were in the way.
+    assert len(set(branches) - set(mounted.refcache._values)) <= 5
+
+
 def test_the_event_loop_never_waits(mounted: Store) -> None:
     with never_blocking():
         rounds = 0
