@@ -208,7 +208,7 @@ class S3Server:
         words = [f"-{name}={value}" for name, value in options.items()]
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
-                [*_ending_with_us(), program, "server", "-s3", "-filer", *words],
+                [*_ending_with_us(), program, "-logtostderr", "server", "-s3", "-filer", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
