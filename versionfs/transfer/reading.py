@@ -146,12 +146,6 @@ def stream_descriptor(
         except OSError:
             hole_at = size
         while at < hole_at:
-            # The disk reads the next piece while this one is cut and hashed.
-            ahead = at + WHOLE_BYTES
-            if ahead < hole_at:
-                length = min(WHOLE_BYTES, hole_at - ahead)
-                with contextlib.suppress(OSError):
-                    os.posix_fadvise(descriptor, ahead, length, os.POSIX_FADV_WILLNEED)
             data = os.pread(descriptor, min(WHOLE_BYTES, hole_at - at), at)
             if not data:
                 break
