@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from versionfs.workspace.database import sync_folder
-from versionfs.workspace.slabs import Descriptor
+from versionfs.workspace.descriptor import Descriptor
 
 _LAYER_NAME: Final = re.compile("[0-9a-f]{16}")
 _TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})

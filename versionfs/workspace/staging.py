@@ -19,18 +19,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from versionfs.objectstore import WouldBlock, may_block
+from versionfs.workspace.descriptor import Descriptor, write_most
 from versionfs.workspace.ownfiles import OwnFiles
-from versionfs.workspace.slabs import (
-    MOVING,
-    SLOTS,
-    SYNCED,
-    WINDOW,
-    Descriptor,
-    Freed,
-    Slabs,
-    Slot,
-    write_most,
-)
+from versionfs.workspace.slab import MOVING, SLOTS, SYNCED, WINDOW, Freed, Slot
+from versionfs.workspace.slabs import Slabs
 
 _DESCRIPTORS: Final = 256
 _BLOCK: Final = 512

@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 )
 
 from versionfs.objectstore import WouldBlock, never_blocking
-from versionfs.workspace import slabs
-from versionfs.workspace.slabs import BLOCK, SLOTS, WINDOW, Freed
+from versionfs.workspace import slab as slab_module
+from versionfs.workspace.slab import BLOCK, SLOTS, WINDOW, Freed
 from versionfs.workspace.staging import Staging
 
 
@@ -142,7 +142,7 @@ def test_layers_side_by_side_give_their_space_back_in_one_call(staging, tmp_path
         staging.write(layer, 0, b"%d" % layer)
     (slab,) = (tmp_path / "staging" / "slabs").iterdir()
     before = slab.stat().st_blocks
-    holes = told(monkeypatch, slabs, "_give_back")
+    holes = told(monkeypatch, slab_module, "_give_back")
     staging.remove_all([*range(100), *range(101, 299)])
     assert len(holes) == 2
     assert slab.stat().st_blocks <= before - 298 * BLOCK // 512
@@ -150,13 +150,13 @@ def test_layers_side_by_side_give_their_space_back_in_one_call(staging, tmp_path
 
 
 def test_space_is_given_back_without_the_lock(staging, tmp_path, monkeypatch):
-    real, calls = slabs._give_back, []
+    real, calls = slab_module._give_back, []
 
     def watch(*arguments):
         calls.append(staging._lock.locked())
         real(*arguments)
 
-    monkeypatch.setattr(slabs, "_give_back", watch)
+    monkeypatch.setattr(slab_module, "_give_back", watch)
     for layer in range(1, 6):
         staging.create(layer)
         staging.write(layer, 0, b"x" * WINDOW)
@@ -223,7 +223,7 @@ def test_an_emptied_slab_that_is_found_is_given_back_without_the_lock(
     staging.remove(1)
     again = Staging(tmp_path / "staging")
     assert again.highest() == 0
-    number = again._slabs._slab(0).descriptor.number
+    number = again._slabs.file(0).number
     closed = closes(again, monkeypatch)
     assert list(again.layers()) == []
     assert closed == {number: False}
@@ -270,7 +270,7 @@ class Layers(RuleBasedStateMachine):
         # Where a file system cannot take bytes back, nobody may see them again either.
         self.patch = pytest.MonkeyPatch()
         if not punches:
-            self.patch.setattr(slabs, "_give_back", lambda *_: None)
+            self.patch.setattr(slab_module, "_give_back", lambda *_: None)
 
     def teardown(self):
         if hasattr(self, "staging"):
@@ -367,7 +367,7 @@ def killed(patch: pytest.MonkeyPatch, at: int) -> list[int]:
     for name in _CALLS:
         real = getattr(os, name)
         patch.setattr(os, name, lambda *a, real=real, **n: call(real, *a, **n))
-    patch.setattr(slabs, "_give_back", lambda *_: call(lambda: None))
+    patch.setattr(slab_module, "_give_back", lambda *_: call(lambda: None))
     return left
 
 
