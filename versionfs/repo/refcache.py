@@ -3,8 +3,9 @@
 A local store is asked each time. Of another one, what it last said is kept:
 
 * always in the index, so that a store that cannot be reached still shows what was seen last;
-* in a mount (after :meth:`RefCache.hold`) also in memory, and believed until :meth:`RefCache.poll`
-  finds that it changed. So a mount asks once, and then again only to see what moved.
+* in a mount (after :meth:`RefCache.hold`) also in memory (``held.py``), and believed until
+  :meth:`RefCache.poll` finds that it changed. So a mount asks once, and then again only to see what
+  moved.
 
 A thread that may not wait for the store (see ``objectstore.blocking``) gets ``WouldBlock`` for what
 is not in memory. Writes go to the store, always.
@@ -13,48 +14,25 @@ is not in memory. Writes go to the store, always.
 from __future__ import annotations
 
 import contextlib
-import math
-import threading
 import time
-from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Final, TypeVar
 
 from versionfs.errors import ConflictError, NotFoundError, StorageTransientError, VersionFSError
 from versionfs.index import KnownRefs
 from versionfs.objectstore import ObjectInfo, ObjectStore, Version, WouldBlock, may_block
+from versionfs.repo.held import Held, Value
+from versionfs.repo.keys import KINDS, ROOT, marker_of
 from versionfs.repo.lastseen import Found, LastSeen
-
-ROOT: Final = "repos/"
-MARKER: Final = "repo.json"
-TAGS: Final = "tags"
-KINDS: Final = ("branches", TAGS)
 
 _AT_ONCE: Final = 8
 """Requests that go out at the same time."""
 _LISTED: Final = 16
 """More refs in use than this are looked at by listing them, which costs one request in all."""
-_BRIEF_SECONDS: Final = 1.0
-"""How long a listing, or that a name is not there, is believed: nothing would tell of a change."""
-_KEPT: Final = 20_000
-"""Values kept in memory: under 10 MB."""
-_LOOKED_AT: Final = 100
-"""Of so many values one is dropped to make room, which is under the lock."""
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """What a key had, None if nothing; when it was asked, and until when that is believed."""
-
-    found: Found | None
-    asked: float
-    until: float = math.inf
 
 
 class RefCache:
@@ -64,12 +42,9 @@ class RefCache:
         self._objects = objects
         self._seen = LastSeen(objects.url, known)
         self._holds = False
-        self._values: OrderedDict[str, _Value] = OrderedDict()
-        self._listings: dict[str, tuple[list[str], float]] = {}
+        self._held = Held()
         self._infos: dict[str, dict[str, ObjectInfo]] = {}
-        self._moved: set[str] = set()
-        self._changes: defaultdict[str, int] = defaultdict(int)
-        self._lock = threading.Lock()
+        """What a poll listed the last time, by folder."""
 
     def hold(self) -> None:
         """Lets values be believed until :meth:`poll` finds that they changed; for mounts.
@@ -85,7 +60,7 @@ class RefCache:
 
     def changes(self, repository: str) -> int:
         """Returns how many changes were seen in a repository since :meth:`hold`."""
-        return self._changes.get(repository, 0)
+        return self._held.changes(repository)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -125,6 +100,11 @@ class RefCache:
         self._seen.keep(key, found)
         self._keep(key, found, asked)
 
+    def _keep(self, key: str, found: Found | None, asked: float, *, recalled: bool = False) -> None:
+        """Lets a mount believe it; see ``Held.keep``."""
+        if self._holds:
+            self._held.keep(key, found, asked, recalled=recalled)
+
     def exists(self, key: str) -> bool:
         """Tells whether there is a value."""
         if self._objects.is_local:
@@ -146,24 +126,16 @@ class RefCache:
             return _parallel(lambda key: _or_none(partial(self._read_now, key)), keys)
         if not self._holds:
             return _parallel(self._ask, keys)
-        found = {key: value for key in keys if (value := self._held(key)) is not None}
+        found = {key: value for key in keys if (value := self._held.believed(key)) is not None}
         missing = [key for key in keys if key not in found]
         if missing:
             if not may_block():
                 raise WouldBlock(partial(_parallel, self._ask, missing))
             found |= {
-                key: _Value(value, 0.0)
+                key: Value(value, 0.0)
                 for key, value in zip(missing, _parallel(self._ask, missing), strict=True)
             }
         return [found[key].found for key in keys]
-
-    def _held(self, key: str) -> _Value | None:
-        with self._lock:
-            value = self._values.get(key)
-            if value is None or value.until < time.monotonic():
-                return None
-            self._values.move_to_end(key)
-            return value
 
     def _ask(self, key: str) -> Found | None:
         """Returns what the store has now, or, when it cannot be reached, what it had."""
@@ -180,8 +152,7 @@ class RefCache:
         seen = self._seen.value(key)
         if seen is not None:
             return seen
-        with self._lock:
-            value = self._values.get(key)
+        value = self._held.last(key)
         return None if value is None else (value.found, time.time_ns())
 
     def names(self, prefix: str, *, fresh: bool = False) -> list[str]:
@@ -208,7 +179,7 @@ class RefCache:
     def has_marker(self, name: str) -> bool:
         """Asks the store whether it has a repository now."""
         try:
-            return self._objects.size(_marker(name)) > 0
+            return self._objects.size(marker_of(name)) > 0
         except NotFoundError:
             return False
 
@@ -216,9 +187,9 @@ class RefCache:
         if self._objects.is_local:
             return ask()
         if self._holds:
-            held = self._listings.get(key)
-            if held is not None and time.monotonic() <= held[1]:
-                return held[0]
+            held = self._held.listing(key)
+            if held is not None:
+                return held
             if not may_block():
                 raise WouldBlock(partial(self._list, key, ask))
         return self._list(key, ask)
@@ -229,14 +200,7 @@ class RefCache:
         if is_new:
             self._seen.keep_names(key, found)
         if self._holds:
-            with self._lock:
-                before, _ = self._listings.get(key, (found, 0.0))
-                self._listings[key] = found, time.monotonic() + _BRIEF_SECONDS
-                if key != ROOT and before != found:
-                    self._changes[_repository(key)] += 1
-            if key != ROOT:
-                for name in {*before} - {*found}:
-                    self._keep(key + name, None, asked)
+            self._held.keep_listing(key, found, asked)
         return found
 
     # -- writing ---------------------------------------------------------------------------------
@@ -280,11 +244,7 @@ class RefCache:
         """
         if not self._holds:
             return set()
-        groups: defaultdict[str, list[str]] = defaultdict(list)
-        with self._lock:
-            for key, value in self._values.items():
-                if value.found is not None and repository in (None, _repository(key)):
-                    groups[key.rpartition("/")[0] + "/"].append(key)
+        groups = self._held.in_use(repository)
         many = {prefix: keys for prefix, keys in groups.items() if len(keys) > _LISTED}
         work: list[Callable[[], object]] = [
             partial(self._look, key)
@@ -300,14 +260,11 @@ class RefCache:
             raise
         if work:
             self._seen.reached()
-        with self._lock:
-            moved = {name for name in self._moved if repository in (None, name)}
-            self._moved -= moved
-        return moved
+        return self._held.take_moved(repository)
 
     def _look(self, key: str) -> None:
         """Reads a value again, if it changed."""
-        value = self._values.get(key)
+        value = self._held.last(key)
         if value is None or value.found is None:
             return
         asked = time.monotonic()
@@ -335,7 +292,7 @@ class RefCache:
                 self._seen.keep(key, None)
                 self._keep(key, None, asked)
             elif now[key].token:
-                held = self._values.get(key)
+                held = self._held.last(key)
                 if held is None or held.found is None or held.found[1] != now[key].token:
                     changed.append(key)
             elif before.get(key) != now[key]:
@@ -356,11 +313,11 @@ class RefCache:
             repositories = self._repositories()
             self._seen.keep_names(ROOT, repositories)
         else:
-            self._objects.size(_marker(repository))
+            self._objects.size(marker_of(repository))
             repositories = [repository]
         prefixes = [f"{ROOT}{name}/{kind}/" for name in repositories for kind in KINDS]
         listed = _parallel(lambda prefix: _names(prefix, self._objects.list(prefix)), prefixes)
-        keys = [_marker(name) for name in repositories]
+        keys = [marker_of(name) for name in repositories]
         for prefix, names in zip(prefixes, listed, strict=True):
             self._seen.keep_names(prefix, names)
             keys += [prefix + name for name in names]
@@ -375,56 +332,6 @@ class RefCache:
                 changed[key] = before.get(key), _data(found)
             self._seen.keep(key, found)
         return changed
-
-    # -- what is held ----------------------------------------------------------------------------
-
-    def _keep(self, key: str, found: Found | None, asked: float, *, recalled: bool = False) -> None:
-        """Lets a mount believe what the store said; notes whether that is new.
-
-        What is only ``recalled`` is believed for a moment: the store was not asked.
-        """
-        if not self._holds:
-            return
-        name = _repository(key)
-        with self._lock:
-            old = self._values.get(key)
-            if old is not None and old.asked > asked:
-                return  # Somebody asked later, and was answered first.
-            is_brief = found is None or recalled
-            until = time.monotonic() + _BRIEF_SECONDS if is_brief else math.inf
-            self._values[key] = _Value(found, asked, until)
-            self._values.move_to_end(key)
-            if len(self._values) > _KEPT:
-                self._make_room()
-            if old is None or _data(old.found) == _data(found):
-                return
-            self._changes[name] += 1
-            if old.found is not None:
-                self._moved.add(name)
-
-    def _make_room(self) -> None:
-        """Drops one of the values used least recently: one that is not there, else a tag.
-
-        A branch that is dropped is not looked at any more, and may move unseen; tags do not move.
-        Where only branches are, the oldest goes, and the others are out of the way the next time.
-        """
-        old = list(islice(self._values.items(), min(_LOOKED_AT, _KEPT // 2)))
-        absent = [key for key, value in old if value.found is None]
-        tags = [key for key, _ in old if key.split("/", 3)[2] == TAGS]
-        if absent or tags:
-            del self._values[(absent or tags)[0]]
-            return
-        self._values.popitem(last=False)
-        for key, _ in old[1:]:
-            self._values.move_to_end(key)
-
-
-def _marker(repository: str) -> str:
-    return f"{ROOT}{repository}/{MARKER}"
-
-
-def _repository(key: str) -> str:
-    return key.split("/", 2)[1]
 
 
 def _data(found: Found | None) -> bytes | None:

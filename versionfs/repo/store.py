@@ -48,7 +48,8 @@ from versionfs.objectstore.naming import new_ulid
 from versionfs.repo.commits import CommitReader
 from versionfs.repo.format import FORMAT_KEY, StoreFormat
 from versionfs.repo.history import ancestors
-from versionfs.repo.refcache import KINDS, MARKER, ROOT, RefCache
+from versionfs.repo.keys import KINDS, ROOT, marker_of
+from versionfs.repo.refcache import RefCache
 from versionfs.repo.refs import Refs
 from versionfs.repo.repository import Repository
 from versionfs.repo.revisions import suggest
@@ -216,7 +217,7 @@ class Store:
         return self.refcache.repositories()
 
     def _exists(self, name: str) -> bool:
-        return self.refcache.exists(_marker(name))
+        return self.refcache.exists(marker_of(name))
 
     def repository(self, name: str) -> Repository:
         """Returns a repository.
@@ -242,7 +243,7 @@ class Store:
         validate_name("repository", name)
         value = {"created_ns": time.time_ns(), "nonce": new_ulid(), "version": 1}
         try:
-            self.refcache.replace(_marker(name), json.dumps(value).encode() + b"\n", None)
+            self.refcache.replace(marker_of(name), json.dumps(value).encode() + b"\n", None)
         except ConflictError as error:
             raise AlreadyExistsError(f"there is a repository {name!r} already") from error
         return Repository(self, name)
@@ -250,7 +251,7 @@ class Store:
     def ensure_repository(self, name: str) -> None:
         """Makes a repository unless there is one; any number of writers may at once."""
         try:
-            self.refcache.read(_marker(name), fresh=True)
+            self.refcache.read(marker_of(name), fresh=True)
         except NotFoundError:
             with contextlib.suppress(AlreadyExistsError):
                 self.create_repository(name)
@@ -266,7 +267,7 @@ class Store:
             NotFoundError: there is none of that name.
         """
         self.repository(name)
-        marker = _marker(name)
+        marker = marker_of(name)
         keys = [
             info.key for info in self.objects.list(f"{ROOT}{name}/") if info.key != marker
         ] or self._ref_keys(name)
@@ -393,10 +394,6 @@ def _read_format(settings: Settings, objects: ObjectStore) -> bytes:
             part.write_bytes(data)
             part.replace(copy)
     return data
-
-
-def _marker(name: str) -> str:
-    return f"{ROOT}{name}/{MARKER}"
 
 
 def _is_taken(objects: ObjectStore) -> bool:

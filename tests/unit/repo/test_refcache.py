@@ -22,7 +22,7 @@ from versionfs.errors import (
     StorageTransientError,
 )
 from versionfs.objectstore import ObjectInfo, Version, WouldBlock, never_blocking
-from versionfs.repo import RefKind, Store, lastseen, refcache
+from versionfs.repo import RefKind, Store, held, lastseen
 from versionfs.types import Ref
 
 REF = "repos/photos/branches/main"
@@ -65,12 +65,12 @@ def requests(store: Store) -> int:
 
 def age(store: Store) -> None:
     """Lets the time pass for which listings and absences are believed."""
-    cache = store.refcache
+    cache = store.refcache._held
     for prefix, (names, _) in cache._listings.items():
         cache._listings[prefix] = names, 0.0
     for key, value in list(cache._values.items()):
         if value.found is None:
-            cache._values[key] = refcache._Value(None, value.asked, 0.0)
+            cache._values[key] = held.Value(None, value.asked, 0.0)
 
 
 # -- commands --------------------------------------------------------------------------------------
@@ -281,47 +281,49 @@ def test_a_branch_that_a_listing_misses_has_moved(origin: Store, mounted: Store)
 def test_many_tags_do_not_keep_a_mount_from_seeing_that_its_branch_moved(
     origin: Store, mounted: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refcache, "_KEPT", 8)
+    monkeypatch.setattr(held, "_KEPT", 8)
     head = origin.repository("photos").resolve("main", None)
     short_of(mounted)
     for number in range(20):
         origin.repository("photos").create_tag(f"v{number}", head)
         assert mounted.repository("photos").tag(f"v{number}").commit == head.ref
-    assert len(mounted.refcache._values) <= 8
+    assert len(mounted.refcache._held._values) <= 8
     commit(origin, {b"a": b"2"})
     assert mounted.refcache.poll() == {"photos"}
     for number in range(20):
         commit(origin, {b"a": b"2"}, branch=f"b{number}")
         short_of(mounted, f"b{number}")
-    assert len(mounted.refcache._values) <= 8
+    assert len(mounted.refcache._held._values) <= 8
 
 
 def test_names_that_are_not_there_make_room_before_tags(
     origin: Store, mounted: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refcache, "_KEPT", 16)
+    monkeypatch.setattr(held, "_KEPT", 16)
     head = origin.repository("photos").resolve("main", None)
     for number in range(12):
         origin.repository("photos").create_tag(f"v{number}", head)
     mounted.refcache.read_many([f"repos/photos/branches/none{number}" for number in range(6)])
     for number in range(12):
         assert mounted.repository("photos").tag(f"v{number}").commit == head.ref
-    assert {f"repos/photos/tags/v{number}" for number in range(12)} <= set(mounted.refcache._values)
-    assert len(mounted.refcache._values) == 16
+    assert {f"repos/photos/tags/v{number}" for number in range(12)} <= set(
+        mounted.refcache._held._values
+    )
+    assert len(mounted.refcache._held._values) == 16
 
 
 def test_branches_used_less_recently_than_any_tag_are_kept_however_many(
     mounted: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although only a few values are looked at to make room."""
-    monkeypatch.setattr(refcache, "_KEPT", 1000)
+    monkeypatch.setattr(held, "_KEPT", 1000)
     branches = [f"repos/photos/branches/b{number}" for number in range(450)]
     tags = [f"repos/photos/tags/v{number}" for number in range(650)]
     for at, key in enumerate(branches + tags):
-        mounted.refcache._keep(key, (b"x", Version(key)), float(at))
-    assert len(mounted.refcache._values) == 1000
+        mounted.refcache._held.keep(key, (b"x", Version(key)), float(at))
+    assert len(mounted.refcache._held._values) == 1000
     # One for each hundred that were in the way.
-    assert len(set(branches) - set(mounted.refcache._values)) <= 5
+    assert len(set(branches) - set(mounted.refcache._held._values)) <= 5
 
 
 def test_the_event_loop_never_waits(mounted: Store) -> None:
@@ -512,7 +514,7 @@ def _tokens(link: Unreachable) -> Callable[[str], Iterator[ObjectInfo]]:
 
 def age_recalled(store: Store) -> None:
     """Lets the time pass for which a recalled value is believed."""
-    cache = store.refcache
+    cache = store.refcache._held
     for key, value in list(cache._values.items()):
         if value.until != math.inf:
             cache._values[key] = replace(value, until=0.0)
