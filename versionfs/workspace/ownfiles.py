@@ -15,6 +15,7 @@ from versionfs.workspace.database import sync_folder
 from versionfs.workspace.descriptor import Descriptor
 
 _LAYER_NAME: Final = re.compile("[0-9a-f]{16}")
+_PART: Final = ".part"
 _TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -38,6 +39,17 @@ class OwnFiles:
     def path(self, layer: int) -> Path:
         """Returns where a layer's file is."""
         return self.folder / f"{layer & 0xFF:02x}" / f"{layer:016x}"
+
+    def part(self, layer: int) -> Path:
+        """Returns where a layer's file is until it is whole."""
+        return self.path(layer).with_suffix(_PART)
+
+    def has_whole(self, layer: int) -> bool:
+        """Whether a layer that a kill found on its way from a slab has got here; else tidies up."""
+        if self.path(layer).exists():
+            return True
+        self.part(layer).unlink(missing_ok=True)
+        return False
 
     def get(self, layer: int) -> Descriptor:
         """Returns the file of a layer.

@@ -298,6 +298,26 @@ class Slab:
         return Freed(blocks.bit_count() * BLOCK, self.descriptor, ranges)
 
 
+def read_window(file: Descriptor, at: int, slot: Slot, start: int, end: int) -> bytes:
+    """Returns the bytes ``[start, end)`` of a layer whose window begins at ``at``."""
+    if slot.covers(start, end):
+        return _read(file, at + start, end - start)
+    pieces = []
+    for low, high in slot.ranges(start, end):
+        pieces += [bytes(low - start), _read(file, at + low, high - low)]
+        start = high
+    return b"".join([*pieces, bytes(end - start)])
+
+
+def _read(file: Descriptor, at: int, size: int) -> bytes:
+    """Reads from a slab; what lies behind its end is zeros."""
+    data = os.pread(file.number, size, at)
+    while len(data) < size:
+        more = os.pread(file.number, size - len(data), at + len(data))
+        data += more or bytes(size - len(data))
+    return data
+
+
 def _give_back(file: Descriptor, at: int, length: int) -> None:
     _fallocate()(file.number, _PUNCH, at, length)
 

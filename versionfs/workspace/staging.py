@@ -2,15 +2,13 @@
 
 A layer has as many bytes as the file it belongs to, the bytes at the offsets they have there, holes
 where nothing was written. A small one shares a file with others (``slabs.py``); one that is, or
-becomes, larger than 64 KiB has a sparse file of its own (``ownfiles.py``). What it had is copied
-there under another name, which is renamed when it is whole; only then it leaves its slab.
+becomes, larger than 64 KiB has a sparse file of its own (``ownfiles.py``, ``leaving.py``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -18,15 +16,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from versionfs.objectstore import WouldBlock, may_block
 from versionfs.workspace.descriptor import Descriptor, write_most
+from versionfs.workspace.leaving import Leaving
 from versionfs.workspace.ownfiles import OwnFiles
-from versionfs.workspace.slab import MOVING, SLOTS, SYNCED, WINDOW, Freed, Slot
+from versionfs.workspace.slab import SLOTS, SYNCED, WINDOW, read_window
 from versionfs.workspace.slabs import Slabs
 
 _DESCRIPTORS: Final = 256
 _BLOCK: Final = 512
-_PART: Final = ".part"
 
 
 class LayerStatus(NamedTuple):
@@ -56,18 +53,12 @@ class Staging:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._quota = quota_bytes
         self._lock = threading.Lock()
-        self._own = OwnFiles(folder, descriptors)
-        self._leaving: set[int] = set()
-        """Layers that a thread gives files of their own: nobody changes them meanwhile."""
+        own = self._own = OwnFiles(folder, descriptors)
+        leaving: set[int] = set()
         self._slabs = Slabs(
-            folder,
-            max(descriptors // 8, 1),
-            self._own.open,
-            self._own.make,
-            self._is_own,
-            self._leaving,
+            folder, max(descriptors // 8, 1), own.open, own.make, own.has_whole, leaving
         )
-        self._left = threading.Condition(self._lock)
+        self._leaving = Leaving(self._lock, self._slabs, own, leaving, self._charge)
         self._failed: set[int] = set()
         """Layers of which a failed sync may have lost bytes: the kernel says that only once."""
         self._used = 0
@@ -126,13 +117,12 @@ class Staging:
         for _, group in groupby(sorted(set(layers)), key=lambda layer: layer // SLOTS):
             some = list(group)
             with self._lock:
-                while self._leaving.intersection(some):
-                    self._left.wait()
+                self._leaving.wait(some)
                 shared = [layer for layer in some if self._slabs.find(layer) is not None]
                 if shared:
                     freed = self._slabs.remove(shared)
                     self._failed.difference_update(shared)
-                    self._used = max(self._used - freed.size, 0)
+                    self._charge(-freed.size)
             if shared:
                 freed.give_back()
                 del freed  # A slab that is gone is closed here, and not under the lock.
@@ -147,7 +137,8 @@ class Staging:
         with contextlib.suppress(FileNotFoundError):
             freed = 0 if self._quota is None else self.status(layer).allocated
             path.unlink()
-            self._charge(-freed)
+            with self._lock:
+                self._charge(-freed)
         with self._lock:  # Last: else a reader could open it again just before.
             gone = own.forget(layer)
             self._failed.discard(layer)
@@ -177,114 +168,6 @@ class Staging:
                     return max(highest, layers[-1])
         return highest
 
-    # -- from a slab to a file of its own ----------------------------------------------------------
-
-    def _is_own(self, layer: int) -> bool:
-        """Whether a layer that was killed on its way to a file of its own has got there."""
-        path = self._own.path(layer)
-        if path.exists():
-            return True
-        path.with_suffix(_PART).unlink(missing_ok=True)
-        return False
-
-    def _stays(self, layer: int, size: int) -> bool:
-        """Whether a layer is in a slab and can have ``size`` bytes there; else it leaves first.
-
-        The lock must be held.
-
-        Raises:
-            WouldBlock: a program has synced it, so its new file must be on the disk first.
-            OSError: there is no space for a file of its own.
-        """
-        while (slot := self._slabs.find(layer)) is not None:
-            is_leaving = bool(self._leaving) and layer in self._leaving
-            if size <= WINDOW and not is_leaving:
-                return True
-            if not slot.flags & SYNCED and not is_leaving:
-                try:
-                    copy = self._copied(layer, slot)
-                    os.rename(self._part(layer), self._own.path(layer))
-                    freed = self._has_left(layer, slot, copy)
-                except OSError:
-                    self._has_stayed(layer)
-                    raise
-                with self._unlocked():
-                    freed.give_back()
-                    del freed
-                return False
-            if not may_block():
-                raise WouldBlock(functools.partial(self._leave, layer))
-            with self._unlocked():
-                self._leave(layer)
-        return False
-
-    @contextlib.contextmanager
-    def _unlocked(self) -> Iterator[None]:
-        """Gives the lock, which must be held, up for a while."""
-        self._lock.release()
-        try:
-            yield
-        finally:
-            self._lock.acquire()
-
-    def _leave(self, layer: int) -> None:
-        """Gives a layer that was synced a file of its own, which is on the disk then. Blocks."""
-        with self._own.names_lock:
-            with self._lock:
-                slot = self._slabs.find(layer)
-                if slot is None:
-                    return
-                self._leaving.add(layer)
-            try:
-                with self._lock:
-                    copy = self._copied(layer, slot)
-                os.fdatasync(copy.number)
-                os.rename(self._part(layer), self._own.path(layer))
-                self._own.sync_names(f"{layer & 0xFF:02x}")
-                with self._lock:
-                    freed = self._has_left(layer, slot, copy)
-                freed.give_back()
-            except OSError:
-                with self._lock:
-                    self._has_stayed(layer)
-                raise
-            finally:
-                with self._lock:
-                    self._leaving.discard(layer)
-                    self._left.notify_all()
-
-    def _part(self, layer: int) -> Path:
-        return self._own.path(layer).with_suffix(_PART)
-
-    def _copied(self, layer: int, slot: Slot) -> Descriptor:
-        """Copies a layer from its slab to a file beside where its own will be."""
-        self._slabs.mark(layer, MOVING)
-        path = self._part(layer)
-        copy = Descriptor(self._own.make(path, os.O_TRUNC))
-        for start, end in slot.ranges(0, slot.size):
-            data = _read(*self._slabs.place(layer, start), end - start)
-            if write_most(copy.number, data, start) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.ftruncate(copy.number, slot.size)
-        os.utime(copy.number, ns=(slot.mtime_ns, slot.mtime_ns))
-        return copy
-
-    def _has_stayed(self, layer: int) -> None:
-        """Undoes a move that failed: else a file that is behind the slab could be taken for it."""
-        if self._slabs.find(layer) is None:
-            return
-        self._own.forget(layer)
-        for path in (self._part(layer), self._own.path(layer)):
-            path.unlink(missing_ok=True)
-        self._slabs.mark(layer, MOVING, on=False)
-
-    def _has_left(self, layer: int, slot: Slot, copy: Descriptor) -> Freed:
-        freed = self._slabs.remove([layer])
-        self._own.keep(layer, copy)
-        taken = os.fstat(copy.number).st_blocks * _BLOCK
-        self._used = max(self._used + taken - slot.allocated, 0)
-        return freed
-
     # -- bytes -------------------------------------------------------------------------------------
 
     def read(self, layer: int, offset: int, size: int) -> bytes:
@@ -295,14 +178,11 @@ class Staging:
                 if slot is None:
                     found = self._own.get(layer)
                     break
-                file, at = self._slabs.place(layer, offset)
+                file, at = self._slabs.place(layer, 0)
             end = min(offset + size, slot.size)
             if offset >= end:
                 return b""
-            if slot.covers(offset, end):
-                data = _read(file, at, end - offset)
-            else:
-                data = b"".join(_parts(file, at - offset, slot, offset, end))
+            data = read_window(file, at, slot, offset, end)
             with self._lock:
                 if self._slabs.find(layer) is not None:
                     return data
@@ -328,7 +208,7 @@ class Staging:
         if self._quota is not None:
             self._check_quota(layer, offset, len(data))
         with self._lock:
-            if self._stays(layer, offset + len(data)):
+            if self._leaving.stays(layer, offset + len(data)):
                 done, taken = self._slabs.write(layer, offset, data)
                 self._used += taken
                 return done
@@ -339,7 +219,9 @@ class Staging:
         try:
             return write_most(found.number, data, offset)
         finally:
-            self._charge((os.fstat(found.number).st_blocks - before) * _BLOCK)
+            taken = (os.fstat(found.number).st_blocks - before) * _BLOCK
+            with self._lock:
+                self._charge(taken)
 
     def truncate(self, layer: int, size: int) -> None:
         """Makes a layer shorter, or longer by zeros that take no space.
@@ -352,7 +234,7 @@ class Staging:
         """
         with self._lock:
             found = freed = None
-            if self._stays(layer, size):
+            if self._leaving.stays(layer, size):
                 freed = self._slabs.truncate(layer, size)
                 self._used -= freed.size
             else:
@@ -363,7 +245,9 @@ class Staging:
             before = 0 if self._quota is None else os.fstat(found.number).st_blocks
             os.ftruncate(found.number, size)
             if self._quota is not None:
-                self._charge((os.fstat(found.number).st_blocks - before) * _BLOCK)
+                taken = (os.fstat(found.number).st_blocks - before) * _BLOCK
+                with self._lock:
+                    self._charge(taken)
         if not size and self._failed:
             with self._lock:
                 self._failed.discard(layer)
@@ -378,8 +262,8 @@ class Staging:
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     def _charge(self, taken: int) -> None:
-        with self._lock:
-            self._used = max(self._used + taken, 0)
+        """Notes that the layers take more bytes of the disk. The lock must be held."""
+        self._used = max(self._used + taken, 0)
 
     def status(self, layer: int) -> LayerStatus:
         """Returns size, allocated bytes and mtime."""
@@ -486,21 +370,3 @@ class Staging:
         with self._lock:
             self._own.close()
             self._slabs.close()
-
-
-def _parts(file: Descriptor, at: int, slot: Slot, start: int, end: int) -> Iterator[bytes]:
-    """Reads from a window that begins at ``at``; what is not in it is zeros."""
-    for low, high in slot.ranges(start, end):
-        yield bytes(low - start)
-        yield _read(file, at + low, high - low)
-        start = high
-    yield bytes(end - start)
-
-
-def _read(file: Descriptor, at: int, size: int) -> bytes:
-    """Reads from a slab; what lies behind its end is zeros."""
-    data = os.pread(file.number, size, at)
-    while len(data) < size:
-        more = os.pread(file.number, size - len(data), at + len(data))
-        data += more or bytes(size - len(data))
-    return data
