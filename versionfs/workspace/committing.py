@@ -101,7 +101,7 @@ class Committing:
         self._frozen = frozen
         self._sequence = workspace.clock.sequence
         self._base = workspace.base
-        self._frozen_below = workspace.files.freeze(cut=cut)
+        self._frozen_below = workspace.layers.freeze(cut=cut)
 
     def publish(self) -> None:
         """Stores what changed and moves the branch. Blocks: not for the workspace's thread.
@@ -231,9 +231,9 @@ class Committing:
         if self._frozen is not None:
             self._frozen.close()
             self._frozen = None
-            self._workspace.files.forget_cut()
+            self._workspace.layers.forget_cut()
             if self._workspace.records.get(PENDING_KEY) is None:
-                self._workspace.files.thaw()
+                self._workspace.layers.thaw()
 
 
 def _resolved(pipeline: Pipeline, entry: Entry) -> Entry:
@@ -263,7 +263,7 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
     """
     if not workspace.is_swept:
         workspace.is_swept = True
-        yield workspace.files.sweep()
+        yield workspace.layers.sweep()
     value = workspace.records.get(PENDING_KEY)
     if value is None:
         return
@@ -294,7 +294,7 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
             yield from settling.steps(merged=True)
     else:
         yield from fetched(lambda: workspace.records.apply([(PENDING_KEY, None)], frees=True))
-    workspace.files.thaw()
+    workspace.layers.thaw()
 
 
 def recover_now(workspace: Workspace, repository: str, branch: str) -> None:

@@ -1,4 +1,4 @@
-"""The contents of a workspace's files: opened, read, written, and frozen for a commit."""
+"""The contents of a workspace's files: opened, read and written."""
 
 from __future__ import annotations
 
@@ -16,26 +16,18 @@ from versionfs.objectstore import WouldBlock
 from versionfs.tree import Contents, FileContent
 from versionfs.types import Kind
 from versionfs.workspace.changes import Changes
-from versionfs.workspace.content import Layer, LayeredFile, Stack, create_layer, forget_layers
-from versionfs.workspace.inode import (
-    WHITEOUT,
-    Inode,
-    decode_name,
-    name_key,
-    without_privileges,
-)
+from versionfs.workspace.content import Layer, LayeredFile, Stack, create_layer
+from versionfs.workspace.inode import Inode, without_privileges
 from versionfs.workspace.journal import Mutation
+from versionfs.workspace.layerbook import LayerBook
 from versionfs.workspace.names import Names
 from versionfs.workspace.records import Records
-from versionfs.workspace.table import FrozenTable
 
 _KEPT: Final = 1_024
-_RESERVED: Final = 4_096
 _BLOCK: Final = 512
 _UNSAVED: Final = 1_024
 """Files that are closed, and whose times are not recorded yet."""
 _SAVED_AT_ONCE: Final = 64
-NEXT_LAYER_KEY: Final = b"mlayer"
 
 Begin = Callable[[], Changes]
 """Begins an operation."""
@@ -44,29 +36,16 @@ Begin = Callable[[], Changes]
 class Files:
     """The regular files of a workspace. One thread only, but for the work it returns."""
 
-    def __init__(self, names: Names, records: Records, contents: Contents) -> None:
+    def __init__(
+        self, names: Names, records: Records, layers: LayerBook, contents: Contents
+    ) -> None:
         self._names = names
         self._records = records
+        self._layers = layers
         self._contents = contents
         self._layered: OrderedDict[int, LayeredFile] = OrderedDict()
         self._stored: OrderedDict[int, FileContent] = OrderedDict()
         self._opens: Counter[int] = Counter()
-        self._is_counting = False
-        self._next_layer = self._reserved = self._first_layer = 1
-        self._frozen_below = 0
-        self._cut: FrozenTable | None = None
-        self._doomed: list[int] = []
-        if records.exists:
-            self._count()
-
-    def _count(self) -> None:
-        """Begins to number layers: above all that were ever recorded, and all that are there."""
-        if not self._is_counting:
-            staging = self._records.staging
-            reserved = self._records.get(NEXT_LAYER_KEY)
-            self._reserved = 1 if reserved is None else int.from_bytes(reserved, "little")
-            self._next_layer = self._first_layer = max(self._reserved, staging.highest() + 1)
-            self._is_counting = True
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -235,19 +214,17 @@ class Files:
             WouldBlock: the disk is full, and some of it is about to become free; likewise.
         """
         staging = self._records.staging
-        self._count()
-        layer = self._next_layer
-        self._next_layer += 1
+        layer = self._layers.take_number()
         create_layer(staging, layer)
         inode.layers = (Layer(layer, 0),)
-        reserved = self.reserve(changes)
+        reserved = self._layers.reserve(changes)
         try:
             changes.apply()
         except BaseException:
             with contextlib.suppress(OSError):
                 staging.remove(layer)
             raise
-        self.reserved(reserved)
+        self._layers.reserved(reserved)
         stack, open_base = Stack(None, inode.layers), self._contents.open
         file = LayeredFile(stack, self._records, staging, open_base, is_new=True)
         self._keep_layered(inode.number, file)
@@ -263,7 +240,7 @@ class Files:
         if not data:
             return 0
         known = self._layered.get(number)
-        if known is not None and known.top >= self._frozen_below and known.is_whole:
+        if known is not None and known.top >= self._layers.frozen_below and known.is_whole:
             try:
                 done = known.write_whole(offset, data)
             except OSError as error:
@@ -311,27 +288,9 @@ class Files:
                 staging = self._records.staging
                 file = LayeredFile(Stack(entry), self._records, staging, self._contents.open)
         fresh = None
-        if file.top < max(self._frozen_below, 1):
-            self._count()
-            fresh = self._next_layer
-            self._next_layer += 1
-        return file, _Recorder(self, begin, number, fresh)
-
-    def overwrites(self, layer: int) -> None:
-        """Notes that a layer hides stored bytes; see ``Records``."""
-        self._records.overwrites(layer)
-
-    def reserve(self, changes: Changes) -> int:
-        """Records that layer numbers are used up, before one is; see ``reserved``."""
-        if self._next_layer <= self._reserved:
-            return self._reserved
-        reserved = self._next_layer + _RESERVED
-        changes.put(NEXT_LAYER_KEY, reserved.to_bytes(8, "little"))
-        return reserved
-
-    def reserved(self, below: int) -> None:
-        """Notes that the record that ``reserve`` has made is there."""
-        self._reserved = max(self._reserved, below)
+        if file.top < max(self._layers.frozen_below, 1):
+            fresh = self._layers.take_number()
+        return file, _Recorder(self._layers, self._records, begin, number, fresh)
 
     def _written(self, begin: Begin, number: int) -> None:
         """Notes the time of a write that changed no record."""
@@ -369,68 +328,7 @@ class Files:
 
         return work
 
-    # -- commits ---------------------------------------------------------------------------------
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether a commit is reading what there was at its cut."""
-        return self._frozen_below > 0
-
-    def freeze(self, below: int | None = None, cut: FrozenTable | None = None) -> int:
-        """From now on what was written stays as it is: changes go to new layers.
-
-        Returns the number that all layers frozen are below of; ``below`` gives it. ``cut`` has the
-        records as the commit reads them, and is closed by ``forget_cut``.
-        """
-        self._frozen_below = self._next_layer if below is None else below
-        self._cut = cut
-        return self._frozen_below
-
-    def may_commit(self, parent: int, name: bytes) -> bool:
-        """Whether a commit is under way that has a name, or has it for all that is known."""
-        if not self._frozen_below or self._cut is None:
-            return self._frozen_below > 0
-        value = self._cut.get(name_key(parent, name))
-        return value is not None and decode_name(value)[0] != WHITEOUT
-
-    def forget_cut(self) -> None:
-        """Lets go of the records of a commit that has ended, or of which nothing is heard."""
-        if self._cut is not None:
-            self._cut.close()
-            self._cut = None
-
-    def thaw(self) -> None:
-        """Ends what ``freeze`` began, and throws away what was kept only for it."""
-        self.forget_cut()
-        self._frozen_below = 0
-        doomed, self._doomed = self._doomed, []
-        for layer in doomed:
-            self._records.discard(layer)
-
-    def sweep(self) -> Callable[[], int]:
-        """Returns the work of removing layers that no record names, as a kill may leave.
-
-        For a thread, at any time; it returns how many it removed.
-        """
-        records, staging, before = self._records, self._records.staging, self._first_layer
-        used = {layer.id for inode in self._names.orphans.values() for layer in inode.layers}
-        used.update(self._doomed)
-        frozen = records.frozen()
-
-        def work() -> int:
-            if frozen is None:
-                return 0
-            with frozen:
-                for key, value in frozen.scan(b"i"):
-                    inode = Inode.decode(int.from_bytes(key[1:], "big"), value)
-                    used.update(layer.id for layer in inode.layers)
-            # A power cut must not bring back a record of what is removed here.
-            records.sync()
-            strays = [layer for layer in staging.layers() if layer < before and layer not in used]
-            forget_layers(records, staging, strays)
-            return len(strays)
-
-        return work
+    # -- going -----------------------------------------------------------------------------------
 
     def forget(self, number: int) -> None:
         """Forgets what is in memory of a file whose record has changed."""
@@ -442,21 +340,22 @@ class Files:
         """Throws the content of a file away that has no name and that nobody has open."""
         self.forget(inode.number)
         for layer in inode.layers:
-            self.discard_layer(layer.id)
-
-    def discard_layer(self, layer: int) -> None:
-        """Throws a layer away that no record has; later, if a commit may read it."""
-        if layer < self._frozen_below:
-            self._doomed.append(layer)
-        else:
-            self._records.discard(layer)
+            self._layers.discard(layer.id)
 
 
 class _Recorder:
     """Makes the record of a file say what its content has become."""
 
-    def __init__(self, files: Files, begin: Begin, number: int, fresh: int | None) -> None:
-        self._files = files
+    def __init__(
+        self,
+        layers: LayerBook,
+        records: Records,
+        begin: Begin,
+        number: int,
+        fresh: int | None,
+    ) -> None:
+        self._layers = layers
+        self._records = records
         self._begin = begin
         self._number = number
         self.fresh = fresh
@@ -470,9 +369,9 @@ class _Recorder:
         inode.mtime_ns = inode.ctime_ns = changes.now
         inode.mode = without_privileges(inode.mode)
         changes.put_all(mutations)
-        reserved = 0 if self.fresh is None else self._files.reserve(changes)
+        reserved = 0 if self.fresh is None else self._layers.reserve(changes)
         if stack.layers and stack.layers[0].limit:
-            self._files.overwrites(stack.layers[0].id)
+            self._records.overwrites(stack.layers[0].id)
         changes.apply(frees=self.frees)
-        self._files.reserved(reserved)
+        self._layers.reserved(reserved)
         self.called = True

@@ -13,7 +13,8 @@ from typing import Final
 
 from versionfs.errors import FileSystemError
 from versionfs.workspace.attributes import NAME_MAX, AttributeOverlay
-from versionfs.workspace.changes import Changes
+from versionfs.workspace.changes import Changes, Clock
+from versionfs.workspace.files import Files
 from versionfs.workspace.folders import Folder
 from versionfs.workspace.inode import (
     WHITEOUT,
@@ -21,7 +22,8 @@ from versionfs.workspace.inode import (
     decode_name,
     names_prefix,
 )
-from versionfs.workspace.names import InBase
+from versionfs.workspace.layerbook import LayerBook
+from versionfs.workspace.names import InBase, Names
 
 _LINK_MAX: Final = 65_000
 _TARGET_MAX: Final = 4_095
@@ -33,6 +35,10 @@ EXCHANGE: Final = 2
 
 class Overlay(AttributeOverlay):
     """The operations that change names and attributes."""
+
+    def __init__(self, names: Names, clock: Clock, files: Files, layers: LayerBook) -> None:
+        super().__init__(names, clock, files)
+        self._layers = layers
 
     # -- making ----------------------------------------------------------------------------------
 
@@ -317,7 +323,7 @@ class Overlay(AttributeOverlay):
         """Returns what a name that is about to go stands for then."""
         # What a commit under way has will be in the base: it must stay hidden then. What that
         # commit does not have may be in the base too, if others make it: that must show.
-        is_hidden = self._names.find_in_base(folder, name) is not None or self._files.may_commit(
+        is_hidden = self._names.find_in_base(folder, name) is not None or self._layers.may_commit(
             folder.number, name
         )
         return WHITEOUT if is_hidden else None

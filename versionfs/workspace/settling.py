@@ -392,7 +392,6 @@ class Settling:
             return
         assert item.found is not None
         entry = item.found.leaf.entry(item.found.position)
-        files = self._workspace.files
 
         def record(stack: Stack, mutations: Sequence[Mutation]) -> None:
             changes = self._workspace.overlay.changes(quiet=True)
@@ -401,8 +400,9 @@ class Settling:
             changes.put_all(mutations)
             changes.apply(frees=True)
 
-        for layer in files.layered(inode).settle(item.layer, entry, record):
-            files.discard_layer(layer)
+        file = self._workspace.files.layered(inode)
+        for layer in file.settle(item.layer, entry, record):
+            self._workspace.layers.discard(layer)
 
 
 def removed(folder: Folder) -> list[Dropped]:

@@ -28,6 +28,7 @@ from versionfs.workspace.changes import Clock
 from versionfs.workspace.files import Files
 from versionfs.workspace.following import Moves, Step
 from versionfs.workspace.inode import ROOT, TYPE_BITS, Inode, inode_key
+from versionfs.workspace.layerbook import LayerBook
 from versionfs.workspace.listing import WorkspaceListing
 from versionfs.workspace.names import Names, base_of
 from versionfs.workspace.overlay import Overlay
@@ -95,15 +96,16 @@ class Workspace:
             self.records.close()
             raise
         self.clock = Clock()
-        self.files = Files(self.names, self.records, store.contents)
-        self.overlay = Overlay(self.names, self.clock, self.files)
+        self.layers = LayerBook(self.names, self.records)
+        self.files = Files(self.names, self.records, self.layers, store.contents)
+        self.overlay = Overlay(self.names, self.clock, self.files, self.layers)
         self.is_swept = not self.records.exists
         """Whether what a kill may have left was removed, or nothing can be left."""
         pending = self.records.get(PENDING_KEY)
         if pending is not None:
             # Killed while it committed: what belongs to that commit stays as it is until it is
             # known what came of it (``commit.recover``).
-            self.files.freeze(decode_pending(pending).frozen_below)
+            self.layers.freeze(decode_pending(pending).frozen_below)
 
     @staticmethod
     def _root(head: Commit) -> Inode:

@@ -139,10 +139,10 @@ def test_a_table_without_changes_is_taken_as_it_is(store: Store) -> None:
     other = opened(store)
     create(other, b"new", b"x")
     other.overlay.unlink(1, b"new")
-    layers = other.files._next_layer
+    layers = other.layers._next
     other.close()
     create(looked, b"mine", b"x")
-    assert looked.files._next_layer > layers
+    assert looked.layers._next > layers
     looked.close()
 
 
@@ -570,7 +570,7 @@ def test_a_cut_that_finds_too_many_readers_keeps_no_state(
             commit(workspace, REQUEST)
     with pytest.raises(ValueError, match="closed"):
         taken[0].get(b"mbase")
-    assert not workspace.files.is_frozen
+    assert not workspace.layers.is_frozen
     assert commit(workspace, REQUEST).commit is not None
     workspace.close()
 
@@ -696,7 +696,7 @@ def test_a_commit_that_was_not_made_freezes_nothing(
     with pytest.raises(OverlapError):
         commit(workspace, REQUEST)
     assert workspace.records.get(b"mpending") is None
-    assert not workspace.files.is_frozen
+    assert not workspace.layers.is_frozen
     other.close()
     workspace.close()
 
@@ -720,7 +720,7 @@ def test_what_is_known_of_a_commit_that_was_not_made_waits_for_room_on_a_full_di
         assert done(recover(workspace, "set", "main")) == []
         assert drains[0]
     assert workspace.records.get(b"mpending") is None
-    assert not workspace.files.is_frozen
+    assert not workspace.layers.is_frozen
     workspace.close()
 
 

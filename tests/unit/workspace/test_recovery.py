@@ -176,7 +176,7 @@ def test_a_killed_commit_whose_ref_did_not_move_never_was(store: Store, tmp_path
             result = commit(workspace, CommitRequest("set", "main", "again", "test"))
             assert result.commit is not None
             assert result.commit.parents[0].id == before.id
-            assert not workspace.files.is_frozen
+            assert not workspace.layers.is_frozen
             assert text(workspace, b"a") == b"FIRST"
         finally:
             workspace.close()
