@@ -7,7 +7,9 @@ bring the record back that names it, and its bytes, synced as they were, would b
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 _AT_ONCE: Final = 4096
 """Layers: four slabs, so that most are removed as they are, and no hole is made in them."""
 
+_LATELY_S: Final = 5.0
+
 
 class Discards:
     """The layers to be removed, in a thread of its own while there are any. Thread-safe."""
@@ -34,11 +38,17 @@ class Discards:
         self._waiting: deque[tuple[int, int]] = deque()
         self._lock = threading.Lock()
         self._draining = threading.Lock()
+        self._gave_back_at = -math.inf
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
+
+    @property
+    def gave_back_lately(self) -> bool:
+        """Whether layers went some seconds ago: what failed for want of space may succeed now."""
+        return time.monotonic() - self._gave_back_at < _LATELY_S
 
     def add(self, layer: int) -> None:
         """Lets a layer go once every batch applied so far is on the disk."""
@@ -78,6 +88,7 @@ class Discards:
                     some = list(islice(self._waiting, _AT_ONCE))
                 layers = [layer for sequence, layer in some if sequence <= synced]
                 forget_layers(self._table, self._staging, layers)
+                self._gave_back_at = time.monotonic()
                 for _ in layers:
                     self._waiting.popleft()
 

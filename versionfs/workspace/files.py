@@ -215,7 +215,11 @@ class Files:
         """
         staging = self._records.staging
         layer = self._layers.take_number()
-        create_layer(staging, layer)
+        try:
+            create_layer(staging, layer)
+        except OSError as error:
+            self._records.make_room(error)
+            create_layer(staging, layer)
         inode.layers = (Layer(layer, 0),)
         reserved = self._layers.reserve(changes)
         try:

@@ -305,11 +305,17 @@ class Records:
     def make_room(self, error: OSError) -> None:
         """Returns when what is about to be removed has left room on a disk that was full.
 
+        Whoever calls tries once more.
+
         Raises:
             OSError: ``error``, when it is another one, or when nothing is about to be removed.
             WouldBlock: this thread must not wait for it.
         """
-        if error.errno not in _NO_SPACE or not self.has_discards:
+        if error.errno not in _NO_SPACE or self._discards is None:
+            raise error
+        if not self._discards:
+            if self._discards.gave_back_lately:
+                return  # They went between the error and now.
             raise error
         if not may_block():
             raise WouldBlock(self.drain) from error
