@@ -367,21 +367,23 @@ def test_snapshots_are_whole_while_lmdb_cannot_be_written(small, broken_lmdb, ta
 
 @pytest.fixture
 def slow_lmdb(monkeypatch):
-    """LMDB takes what it is given when this is set."""
-    go = threading.Event()
+    """LMDB takes what it is given when the first of these is set; the second says that it was."""
+    go, given = threading.Event(), threading.Event()
     write = database_module.Database.write
 
     def late(self, mutations, sequence):
+        given.set()
         assert go.wait(10)
         write(self, mutations, sequence)
 
     monkeypatch.setattr(database_module.Database, "write", late)
-    yield go
+    yield go, given
     go.set()
 
 
 def test_who_must_not_wait_is_told_to_when_lmdb_is_behind(small, tables, slow_lmdb, tmp_path):
     tables.append(table := Table(tmp_path))
+    go, given = slow_lmdb
     applied: list[bytes] = []
     told: WouldBlock | None = None
     with never_blocking():
@@ -392,6 +394,7 @@ def test_who_must_not_wait_is_told_to_when_lmdb_is_behind(small, tables, slow_lm
                 applied.append(key)
             except WouldBlock as wait:
                 told = wait
+            given.wait(0.01)  # LMDB has the first part before there is no room for another
         assert 40 <= len(applied) <= 80
         # What frees space need not wait for that.
         for key in applied[:10]:
@@ -400,7 +403,7 @@ def test_who_must_not_wait_is_told_to_when_lmdb_is_behind(small, tables, slow_lm
     waiting.start()
     waiting.join(0.05)
     assert waiting.is_alive()
-    slow_lmdb.set()
+    go.set()
     waiting.join(10)
     with never_blocking():
         table.apply([(b"more", b"")])
