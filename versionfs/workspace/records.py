@@ -311,12 +311,12 @@ class Records:
             OSError: ``error``, when it is another one, or when nothing is about to be removed.
             WouldBlock: this thread must not wait for it.
         """
-        if error.errno not in _NO_SPACE or self._discards is None:
+        if error.errno not in _NO_SPACE:
             raise error
-        if not self._discards:
-            if self._discards.gave_back_lately:
-                return  # They went between the error and now.
-            raise error
+        if not self.has_discards:
+            if self._discards is None or not self._discards.gave_back_lately:
+                raise error
+            return  # They went between the error and now.
         if not may_block():
             raise WouldBlock(self.drain) from error
         self.drain()

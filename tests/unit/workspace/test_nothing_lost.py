@@ -442,6 +442,34 @@ def test_room_that_is_about_to_be_free_is_used(
     workspace.close()
 
 
+def test_room_that_became_free_while_the_disk_was_found_full_is_used(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened(store)
+    number = create(workspace, b"old", b"x")
+    records = workspace.records
+    staging = records.staging
+    real, refused = staging.create, list[bool]()
+
+    def full_once(*arguments: object) -> None:
+        if not refused:
+            refused.append(True)
+            records.drain()  # by its own thread, before the error is looked at
+            raise OSError(errno.ENOSPC, "full")
+        real(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        hold_back(workspace, patched)
+        workspace.overlay.unlink(1, b"old")
+        workspace.forget(number, workspace.names.lookups.get(number, 0))
+    monkeypatch.setattr(staging, "create", full_once)
+    with never_blocking():
+        create(workspace, b"new", b"y")
+    assert refused
+    assert content(workspace, b"new") == b"y"
+    workspace.close()
+
+
 def tight(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Lets the disk be full at each change until what is about to go has gone; counts that."""
     table = workspace.records._table
