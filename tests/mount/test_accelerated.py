@@ -6,11 +6,14 @@ import contextlib
 import os
 import random
 import subprocess
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from tests.mount.support import folder, link
+from versionfs.fuse import accelerator
 from versionfs.tree import SWITCH, compiled
 
 compiled_only = pytest.mark.skipif(compiled is None, reason="nothing is compiled here")
@@ -126,6 +129,41 @@ def test_a_packed_tree_is_what_the_coroutines_give(world, monkeypatch, place):
         assert "Traceback" not in world.log(data)
     assert len(found[0]) == 2 + 700 + 10 + 3
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("switch", ["1", "0"])
+def test_a_read_of_many_places_is_one_answer(world, monkeypatch, switch):
+    """A read of 1 MiB from chunks, and from hundreds of pieces that were written over them."""
+    monkeypatch.setenv(SWITCH, switch)
+    expected = bytearray(random.Random(3).randbytes(5 * 1024 * 1024 + 17))
+    world.commit({b"large": bytes(expected)})
+    data = world.mount()
+    path = data / "photos/main/large"
+    assert (data / "photos/main@~0/large").read_bytes() == expected
+    with open(path, "r+b", buffering=0) as file:
+        for at in range(2 * 1024 * 1024, 4 * 1024 * 1024, 8192):
+            file.seek(at)
+            file.write(b"%07d," % at)
+            expected[at : at + 8] = b"%07d," % at
+    subprocess.run(["dd", f"of={path}", "if=/dev/null", "oflag=nocache", "conv=notrunc,fdatasync"],
+                   check=True, capture_output=True)  # fmt: skip
+    assert path.read_bytes() == expected
+    with open(path, "rb", buffering=0) as file:
+        for at in (0, 2 * 1024 * 1024 - 5, len(expected) - 3, len(expected) + 1):
+            assert os.pread(file.fileno(), 1024 * 1024, at) == expected[at : at + 1024 * 1024]
+    assert "Traceback" not in world.log(data)
+
+
+def test_a_compiled_part_of_another_version_is_left_alone(monkeypatch, caplog):
+    monkeypatch.setattr(accelerator, "_loaded", None)
+    monkeypatch.delenv(SWITCH, raising=False)
+    monkeypatch.delitem(sys.modules, "pyfuse3", raising=False)
+    other = types.ModuleType("versionfs.fuse._accelerator")
+    monkeypatch.setitem(sys.modules, "versionfs.fuse._accelerator", other)
+    assert accelerator.load() is None
+    assert "of another version" in caplog.text
+    other.VERSION = accelerator._VERSION  # type: ignore[attr-defined]
+    assert accelerator.load() is other
 
 
 def test_files_open_several_times_at_once(world, files):

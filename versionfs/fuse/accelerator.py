@@ -12,11 +12,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from versionfs.tree import SWITCH
 
 log = logging.getLogger(__name__)
+
+_VERSION: Final = 2
+"""Of what the module and its handlers tell each other."""
 
 Answer = Callable[..., Any]
 """Answers one kind of request. None: pyfuse3 shall do it; a negative number: an errno."""
@@ -61,6 +64,9 @@ def load() -> Accelerator | None:
         return None
     finally:
         sys.setdlopenflags(flags)
+    if getattr(module, "VERSION", 1) != _VERSION:
+        log.warning("the mount goes without its compiled part, which is of another version")
+        return None
     _loaded = cast(Accelerator, module)
     return _loaded
 

@@ -65,8 +65,8 @@ class Reading:
         return self._fs.open_with_bytes(number, flags)
 
     def read(self, handle: int, offset: int, size: int) -> object:
-        """Returns bytes."""
-        return self._fs.read(handle, offset, size)
+        """Returns a list of bytes, which follow each other."""
+        return self._fs.read_pieces(handle, offset, size)
 
     def release(self, handle: int) -> object:
         """Closes a file."""
@@ -131,10 +131,10 @@ class Writing(Reading):
         return self._requests.create_now(parent, name, mode, uid, gid), DAY_SECONDS
 
     def read(self, handle: int, offset: int, size: int) -> object:
-        """Returns bytes."""
+        """Returns a list of bytes, which follow each other."""
         if self._serves(handle):
             return self._requests.read_now(handle, offset, size)
-        return self._fs.read(handle, offset, size)
+        return self._fs.read_pieces(handle, offset, size)
 
     def write(self, handle: int, offset: int, data: memoryview) -> object:
         """Returns how many bytes were written."""

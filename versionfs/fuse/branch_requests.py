@@ -15,6 +15,7 @@ from typing import Final
 from pyfuse3 import FUSEError
 
 from versionfs.fuse.operations import report
+from versionfs.tree import Pieces
 from versionfs.vfs import NAME_MAX, Branch, FileSystem, is_expected
 from versionfs.workspace import Stat
 
@@ -209,10 +210,10 @@ class BranchRequests:
         branch, local = self._branches.of(inode)
         return branch.workspace.files.bytes_to_push(local)
 
-    def read_now(self, handle: int, offset: int, size: int) -> bytes:
+    def read_now(self, handle: int, offset: int, size: int) -> Pieces:
         """Returns bytes of a file."""
         branch, local = self._branches.of(handle)
-        return branch.workspace.files.read(local, offset, size)
+        return branch.workspace.files.read_pieces(local, offset, size)
 
     def write_now(self, handle: int, offset: int, data: bytes | memoryview) -> int:
         """Writes bytes of a file; returns how many."""

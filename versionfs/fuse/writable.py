@@ -16,6 +16,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, StatvfsData
 
 from versionfs.fuse.branch_requests import BranchRequests
 from versionfs.fuse.operations import Operations, handler
+from versionfs.tree import joined
 from versionfs.vfs import DAY_SECONDS, ENOATTR, NAME_MAX, FileSystem
 from versionfs.workspace import Stat
 
@@ -206,7 +207,7 @@ class WritableOperations(BranchRequests, Operations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Answers bytes of a file."""
         if self._branches.has(fh):
-            return self.read_now(fh, off, size)
+            return joined(self.read_now(fh, off, size))
         return await self._read(fh, off, size)
 
     @handler("write")

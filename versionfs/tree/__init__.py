@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from versionfs.lazy import names_of
 
 if TYPE_CHECKING:
-    from versionfs.tree.content import Contents, FileContent
+    from versionfs.tree.content import MOST_PIECES, Contents, FileContent, Pieces, joined
     from versionfs.tree.diffing import Change, diff, diff_directory, same_entry
     from versionfs.tree.edit import (
         TreeEditor,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EMPTY_FILE",
     "INDEX_MASK",
+    "MOST_PIECES",
     "SWITCH",
     "Change",
     "Child",
@@ -54,6 +55,7 @@ __all__ = [
     "ManifestChild",
     "MergeResult",
     "New",
+    "Pieces",
     "Shown",
     "StoredFile",
     "TreeEditor",
@@ -68,6 +70,7 @@ __all__ = [
     "edit_paths",
     "empty_directory",
     "encode_xattrs",
+    "joined",
     "merge_trees",
     "pack_dot",
     "pack_leaf",
@@ -81,7 +84,7 @@ __all__ = [
 __getattr__ = names_of(
     __name__,
     {
-        "content": ("Contents", "FileContent"),
+        "content": ("MOST_PIECES", "Contents", "FileContent", "Pieces", "joined"),
         "diffing": ("Change", "diff", "diff_directory", "same_entry"),
         "edit": (
             "TreeEditor",

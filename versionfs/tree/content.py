@@ -40,6 +40,17 @@ _DEPTH: Final = 3
 _BATCH: Final = 64
 """Extents that one read fetches at a time: some 16 MiB."""
 
+MOST_PIECES: Final = 32
+"""A read of more pieces than these is joined: the kernel takes each by itself."""
+
+Pieces = list[bytes | memoryview]
+"""Bytes that follow each other in a file, as they are in memory."""
+
+
+def joined(pieces: Pieces) -> bytes:
+    """Returns pieces as one; one alone that is bytes is not copied."""
+    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
 
 class Contents:
     """Opens files for reading. Thread-safe."""
@@ -145,16 +156,26 @@ class FileContent:
 
         Raises:
             CorruptionError: the stored bytes are damaged; it names the pack.
-            WouldBlock: they must be fetched, and this thread may not block; its fetch returns them.
+            WouldBlock: they must be fetched, and this thread may not block.
+        """
+        return joined(self.read_pieces(offset, size))
+
+    def read_pieces(self, offset: int, size: int) -> Pieces:
+        """Returns what :meth:`read` does in 32 pieces at most, not copied where that is possible.
+
+        They are for who sends them on at once: each keeps a whole block in memory.
+
+        Raises:
+            CorruptionError, WouldBlock: as :meth:`read`.
         """
         end = min(offset + size, self.size)
         if offset < 0 or offset >= end:
-            return b""
+            return []
         if self._ends is None:
             return self._read(offset, end)
         return self._in_order(self._ends, offset, end)
 
-    def _in_order(self, ends: deque[int], offset: int, end: int) -> bytes:
+    def _in_order(self, ends: deque[int], offset: int, end: int) -> Pieces:
         """Reads, and has decoded what will be read next, if reads follow each other.
 
         What is not compressed is left: handing it over costs what it saves.
@@ -173,14 +194,14 @@ class FileContent:
                     decoded.begin(self, offset, end, partial(self._read, offset, end, once=True))
         return data
 
-    def _read(self, offset: int, end: int, *, once: bool = False) -> bytes:
+    def _read(self, offset: int, end: int, *, once: bool = False) -> Pieces:
         entry = self._entry
-        parts: list[bytes | memoryview] = []
+        parts: Pieces = []
         try:
             if entry.kind == Kind.FILE:
                 extent = Extent(self.size, entry.content, entry.location)
                 data = self._contents.extent_data(extent, scan=True)
-                return bytes(end - offset) if data is None else bytes(data[offset:end])
+                return [bytes(end - offset) if data is None else data[offset:end]]
             extents = self.extents(offset)
             if self._ahead is not None:
                 extents = self._fetched(self._ahead, extents, offset, end)
@@ -195,12 +216,9 @@ class FileContent:
                     break
         except WouldBlock as absent:
             raise WouldBlock(partial(self._read, offset, end)) from absent
-        if len(parts) == 1:
-            return bytes(parts[0])
-        result = b"".join(parts)
-        if len(result) != end - offset:
+        if sum(map(len, parts)) != end - offset:
             raise CorruptionError(f"the manifest of a file of {self.size} bytes is too short")
-        return result
+        return parts if len(parts) <= MOST_PIECES else [b"".join(parts)]
 
     def pieces(self) -> Iterator[tuple[int, Extent, memoryview | None]]:
         """Yields the whole file: offset, extent and its bytes, which are None for a hole.

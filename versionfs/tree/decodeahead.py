@@ -25,17 +25,19 @@ _MOST_THREADS: Final = 4
 
 _Key = tuple[object, int, int]
 
+Answer = list[bytes | memoryview]
+
 
 class DecodeAhead:
     """The answers that were begun. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._jobs: OrderedDict[_Key, tuple[float, Future[bytes]]] = OrderedDict()
+        self._jobs: OrderedDict[_Key, tuple[float, Future[Answer]]] = OrderedDict()
         self._count = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
         self._threads: ThreadPoolExecutor | None = None
 
-    def begin(self, file: object, offset: int, end: int, work: Callable[[], bytes]) -> None:
+    def begin(self, file: object, offset: int, end: int, work: Callable[[], Answer]) -> None:
         """Begins to make the answer to a read, if there is room for it; returns at once."""
         key = (file, offset, end)
         now = time.monotonic()
@@ -58,7 +60,7 @@ class DecodeAhead:
         del self._jobs[key]
         return True
 
-    def take(self, file: object, offset: int, end: int) -> bytes | None:
+    def take(self, file: object, offset: int, end: int) -> Answer | None:
         """Returns the answer to a read, and forgets it; None if it was not begun, or failed."""
         with self._lock:
             _, job = self._jobs.pop((file, offset, end), (0.0, None))

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from versionfs.errors import NotFoundError
 from versionfs.repo import Spec, Store, format_spec
-from versionfs.tree import FileContent
+from versionfs.tree import FileContent, Pieces
 from versionfs.types import Commit
 from versionfs.vfs.branches import Branch, Branches
 from versionfs.vfs.directories import PACKS, Directories, Item
@@ -244,13 +244,13 @@ class FileSystem:
         """Returns the content of an open file, to be read in any thread."""
         return self._files.content(handle)
 
-    def read(self, handle: int, offset: int, size: int) -> bytes:
+    def read_pieces(self, handle: int, offset: int, size: int) -> Pieces:
         """Returns bytes of an open file; fewer than ``size`` only at its end.
 
         Raises:
             CorruptionError: the stored bytes are damaged.
         """
-        return self._files.content(handle).read(offset, size)
+        return self._files.content(handle).read_pieces(offset, size)
 
     # -- directories -----------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from versionfs.errors import CorruptionError
+from versionfs.tree import MOST_PIECES, Pieces, joined
 from versionfs.types import Entry
 from versionfs.workspace.extents import Extents, extents_prefix, load
 from versionfs.workspace.journal import Mutation
@@ -70,7 +71,7 @@ class LayeredFile:
     Made from a frozen table, it reads the file as it was then, in another thread and while the file
     goes on: whoever changes that puts a fresh layer on top first.
 
-    :meth:`read` is the only method that reads the base, and so may raise ``WouldBlock``.
+    Only :meth:`read_pieces` reads the base, and so may raise ``WouldBlock``.
     """
 
     def __init__(
@@ -162,6 +163,10 @@ class LayeredFile:
     # -- reading -----------------------------------------------------------------------------------
 
     def read(self, offset: int, size: int) -> bytes:
+        """Returns what :meth:`read_pieces` does, as one."""
+        return joined(self.read_pieces(offset, size))
+
+    def read_pieces(self, offset: int, size: int) -> Pieces:
         """Returns up to ``size`` bytes at ``offset``: fewer only at the end of the file.
 
         Raises:
@@ -172,15 +177,17 @@ class LayeredFile:
         self.check()
         end = min(offset + size, self.size)
         if offset < 0 or offset >= end:
-            return b""
+            return []
         layers = self._layers
         if layers and offset >= layers[0].limit:
-            return self._read_layer(layers[0].id, offset, end)
-        parts = [
-            self._read_base(start, stop) if layer is None else self._read_layer(layer, start, stop)
-            for start, stop, layer in self.pieces(offset, end)
-        ]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            return [self._read_layer(layers[0].id, offset, end)]
+        parts: Pieces = []
+        for start, stop, layer in self.pieces(offset, end):
+            if layer is None:
+                parts += self._read_base(start, stop)
+            else:
+                parts.append(self._read_layer(layer, start, stop))
+        return parts if len(parts) <= MOST_PIECES else [joined(parts)]
 
     def _read_layer(self, layer: int, start: int, end: int) -> bytes:
         data = self._staging.read(layer, start, end - start)
@@ -189,14 +196,14 @@ class LayeredFile:
             raise OSError(errno.EIO, "a staging file is shorter than it was", path)
         return data
 
-    def _read_base(self, start: int, end: int) -> bytes:
+    def _read_base(self, start: int, end: int) -> Pieces:
         if self._stored is None:
             assert self._base is not None
             self._stored = self._open_base(self._base)
-        data = self._stored.read(start, end - start)
-        if len(data) != end - start:
+        parts = self._stored.read_pieces(start, end - start)
+        if sum(map(len, parts)) != end - start:
             raise CorruptionError(f"stored content ends before byte {end}")
-        return data
+        return parts
 
     def close(self) -> None:
         """Ends what is read ahead of the base. The file may be used on, and closed again."""

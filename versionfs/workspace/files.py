@@ -13,7 +13,7 @@ from typing import Final
 
 from versionfs.errors import FileSystemError
 from versionfs.objectstore import WouldBlock
-from versionfs.tree import Contents, FileContent
+from versionfs.tree import Contents, FileContent, Pieces, joined
 from versionfs.types import Kind
 from versionfs.workspace.changes import Changes
 from versionfs.workspace.content import Layer, LayeredFile, Stack, create_layer
@@ -133,6 +133,10 @@ class Files:
     # -- reading ---------------------------------------------------------------------------------
 
     def read(self, number: int, offset: int, size: int) -> bytes:
+        """Returns what :meth:`read_pieces` does, as one."""
+        return joined(self.read_pieces(number, offset, size))
+
+    def read_pieces(self, number: int, offset: int, size: int) -> Pieces:
         """Returns up to ``size`` bytes at ``offset``: fewer only at the end of the file.
 
         Raises:
@@ -142,18 +146,18 @@ class Files:
         """
         layered = self._layered.get(number)
         if layered is not None:
-            return layered.read(offset, size)
+            return layered.read_pieces(offset, size)
         stored = self._stored.get(number)
         if stored is not None:
-            return stored.read(offset, size)
+            return stored.read_pieces(offset, size)
         found = self._names.base_file(number)
         if found is None:
-            return self.layered(self._names.inode(number)).read(offset, size)
+            return self.layered(self._names.inode(number)).read_pieces(offset, size)
         stored = self._contents.open(found[1].entry(found[2]))
         self._stored[number] = stored
         if len(self._stored) > _KEPT:
             self._stored.popitem(last=False)[1].close()
-        return stored.read(offset, size)
+        return stored.read_pieces(offset, size)
 
     def layered(self, inode: Inode) -> LayeredFile:
         """Returns the content of a regular file that has a record."""

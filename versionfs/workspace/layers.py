@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from versionfs.tree import Pieces
 from versionfs.types import Entry
 from versionfs.workspace.extents import EXTENTS, extents_prefix, layer_of_key
 from versionfs.workspace.journal import Mutation
@@ -46,7 +47,7 @@ def decode_layers(data: bytes) -> tuple[Layer, ...]:
 class StoredContent(Protocol):
     """Content of the store (``FileContent``). Reading it may raise ``WouldBlock``."""
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read_pieces(self, offset: int, size: int) -> Pieces:
         """Returns bytes of the file."""
 
     def close(self) -> None:

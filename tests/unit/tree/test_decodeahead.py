@@ -15,7 +15,7 @@ from versionfs.errors import CorruptionError
 from versionfs.objectstore import LocalStore
 from versionfs.pack import pack_key
 from versionfs.repo import Store
-from versionfs.tree import FileContent
+from versionfs.tree import MOST_PIECES, FileContent, Pieces
 from versionfs.types import Entry, PackId
 
 MIB = 1024 * 1024
@@ -146,7 +146,7 @@ def test_many_readers_have_nothing_decoded_in_vain(
     reads: list[int] = []
     real = FileContent._read
 
-    def counted(content: FileContent, offset: int, end: int, *, once: bool = False) -> bytes:
+    def counted(content: FileContent, offset: int, end: int, *, once: bool = False) -> Pieces:
         reads.append(offset)
         return real(content, offset, end, once=once)
 
@@ -237,3 +237,20 @@ def test_reading_a_large_file_leaves_other_blocks_in_the_cache(
         content.read(offset, MIB)
     settle(store)
     assert store.packs._held == held
+
+
+def test_what_is_sent_on_is_not_joined(store: Store) -> None:
+    data = random.Random(5).randbytes(4 * MIB)
+    content = store.contents.open(store_file(store, data))
+    pieces = content.read_pieces(MIB, MIB)
+    assert 1 < len(pieces) <= MOST_PIECES
+    assert all(isinstance(piece, memoryview) for piece in pieces)
+    assert b"".join(pieces) == data[MIB : 2 * MIB]
+    assert content.read_pieces(len(data), MIB) == []
+
+
+def test_a_great_many_pieces_are_joined(tiny: Store) -> None:
+    data = random.Random(5).randbytes(256 * 1024)
+    content = tiny.contents.open(store_file(tiny, data))
+    assert sum(1 for _ in content.extents()) > MOST_PIECES
+    assert content.read_pieces(0, len(data)) == [data]

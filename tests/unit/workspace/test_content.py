@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from versionfs.objectstore.blocking import WouldBlock
+from versionfs.tree import Pieces
 from versionfs.types import NO_ID, NO_STAMP, Entry, Kind
 from versionfs.workspace import extents as extents_module
 from versionfs.workspace.content import (
@@ -39,8 +40,8 @@ class Stored:
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    def read(self, offset: int, size: int) -> bytes:
-        return self.data[offset : offset + size]
+    def read_pieces(self, offset: int, size: int) -> Pieces:
+        return [self.data[offset : offset + size]]
 
     def close(self) -> None:
         pass
@@ -387,7 +388,7 @@ def test_a_base_that_must_be_fetched_changes_nothing(desk, monkeypatch):
     def absent(offset, size):
         raise WouldBlock(lambda: None)
 
-    monkeypatch.setattr(Stored, "read", lambda self, offset, size: absent(offset, size))
+    monkeypatch.setattr(Stored, "read_pieces", lambda self, offset, size: absent(offset, size))
     with pytest.raises(WouldBlock):
         on.file.read(0, 20)
     assert on.file.read(10, 1) == b"b"

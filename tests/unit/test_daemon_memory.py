@@ -1,0 +1,32 @@
+"""What the daemon does about garbage collection."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import gc
+from versionfs.fuse import memory
+before = gc.get_threshold()
+memory.seldom_collect()
+assert gc.isenabled()
+assert gc.get_freeze_count() > 5_000, gc.get_freeze_count()
+assert len(gc.get_objects()) < 1_000, len(gc.get_objects())
+assert gc.get_threshold()[0] > before[0]
+# Cycles that come later are found all the same.
+class Cycle:
+    left = 0
+    def __init__(self):
+        self.own = self
+        Cycle.left += 1
+    def __del__(self):
+        Cycle.left -= 1
+for _ in range(30_000):
+    Cycle()
+assert Cycle.left < 15_000, Cycle.left
+"""
+
+
+def test_imported_modules_are_not_looked_through_again() -> None:
+    subprocess.run([sys.executable, "-c", PROGRAM], check=True)
