@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import fcntl
 import importlib
 import os
@@ -69,6 +70,8 @@ def main() -> int:
             sys.exit(f"another run uses {folder}; give another --folder")
         bench = Bench(folder, scale, rounds, peers, options.code.resolve())
         docs = DOCS if kept else folder / "page"
+        # As an installed package is; the environment may say that Python is not to do it.
+        compileall.compile_dir(options.code / "versionfs", quiet=1)
         drop_caches()
         with steady_memory():
             failed = run(bench, options.groups or list(GROUPS), docs, profiled=options.profile)

@@ -38,3 +38,4 @@ def seldom_collect() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
+    gc.enable()
