@@ -266,9 +266,10 @@ def _write_commit(session: Session, target: Target, result: dict[str, Any]) -> N
         )
         joined = ", on top of what others committed" if result["merged"] else ""
         commit = short(bytes.fromhex(result["commit"]))
+        files = result["files"]
+        what = count(files, "changed file") if files else "names and attributes only"
         session.output.line(
-            f"{branch} {commit}: {count(result['files'], 'changed file')}, {stored}{joined}"
-            f" ({result['seconds']:.1f} s)"
+            f"{branch} {commit}: {what}, {stored}{joined} ({result['seconds']:.1f} s)"
         )
 
 
