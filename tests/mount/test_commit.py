@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.conftest import CommandLine
 from tests.mount.conftest import World
+from tests.mount.support import commit
 from versionfs.fuse.mountpoint import mounted_at
 
 pytestmark = pytest.mark.mount
@@ -232,6 +233,33 @@ def test_an_import_under_changes_and_a_commit_on_top(desk):
     assert (main / "theirs").read_text() == "theirs\n"
     assert (main / "mine").read_text() == "mine\n"
     assert desk.cli.ok("status", cwd=main).rows[2] == ["behind", "0"]
+
+
+def test_a_commit_of_nothing_shows_what_others_committed_in_the_snapshot_too(desk):
+    head = desk.data / "photos" / "main@head" / "a.txt"
+    assert head.read_text() == "three\n"
+    (desk.main / "a.txt").write_text("three\n")
+    commit(desk.world.store, {b"a.txt": b"theirs\n"})  # As another machine: nobody is told.
+    assert "nothing to commit" in desk.cli.run("commit", "-m", "m", cwd=desk.main).err
+    assert (desk.main / "a.txt").read_text() == "theirs\n"
+    assert head.read_text() == "theirs\n"
+
+
+def test_theirs_is_taken_in_a_folder_that_was_made_anew(desk):
+    main, cli = desk.main, desk.cli
+    (main / "sub" / "new").unlink()
+    (main / "sub" / "b.bin").unlink()
+    (main / "sub").rmdir()
+    (main / "sub").mkdir()
+    (main / "sub" / "mine").write_text("mine\n")
+    desk.world.commit({b"sub/new": b"theirs\n"})
+    refused = cli.fails(5, "commit", "-m", "m", cwd=main).err.splitlines()
+    assert "  sub/new: you deleted it, they changed it" in refused
+    cli.ok("restore", "sub/new", cwd=main)
+    assert (main / "sub" / "new").read_text() == "new\n"
+    cli.ok("commit", "-m", "m", cwd=main)
+    assert (main / "sub" / "new").read_text() == "theirs\n"
+    assert sorted(os.listdir(main / "sub")) == ["mine", "new"]
 
 
 def test_overlapping_changes_are_listed_and_both_ways_out_work(desk):

@@ -115,7 +115,8 @@ class WorkspaceService:
                 branch.is_committing = False
                 committing.end()
             result = committing.result
-        if result.commit is not None:
+        if result.commit is not None or result.merged:
+            # Without a commit too: the snapshots of the branch show what its folder shows now.
             await self._refreshed(branch.repository)
         return encode_result(result)
 

@@ -184,7 +184,7 @@ class Committing:
     def _merged(self, pipeline: Pipeline, ours: Entry, head: Commit) -> Entry:
         store = self._workspace.store
         result = merge_trees(store.trees, pipeline.metadata, self._base.root, ours, head.root)
-        overlaps = [(conflict.path, _told(conflict)) for conflict in result.conflicts]
+        overlaps = [(conflict.path or b".", _told(conflict)) for conflict in result.conflicts]
         # A fifo is in no tree. It would hide what others made, and the next commit delete that.
         walk = store.trees.walk_path
         for path, kind in self._skipped:

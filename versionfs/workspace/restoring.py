@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from versionfs.errors import NotFoundError
+from versionfs.tree import same_entry
 from versionfs.types import Entry
 from versionfs.workspace.changes import Changes
 from versionfs.workspace.folders import Folder
@@ -71,16 +72,39 @@ class _Restoring:
                     raise self._nothing(path)
                 folder = child
             name = parts[-1]
-            if names.table.get(name_key(folder.number, name)) is None:
-                found = yield from fetched(lambda: names.find(folder, name))
-                if found is None:
-                    raise self._nothing(path)
-            else:
+            root, walk = self._workspace.base.root, names.trees.walk_path
+            entry = yield from fetched(lambda: walk(root, path))
+            if names.table.get(name_key(folder.number, name)) is not None:
                 yield from self._name(folder, name)
+            elif entry is None and (yield from fetched(lambda: names.find(folder, name))) is None:
+                raise self._nothing(path)
+            if entry is not None and self._workspace.base.root is root:
+                yield (yield from fetched(lambda: self._bring(folder, name, entry)))
         finally:
             for number in reversed(held):
                 self._workspace.forget(number, 1)
         return self._count
+
+    def _bring(self, folder: Folder, name: bytes, entry: Entry) -> list[Dropped]:
+        """Gives a name what the commit has there, if the directory lies over another one.
+
+        It was made anew, or moved there: without changes it shows nothing, or something else.
+        """
+        names = self._names
+        found = names.find_in_base(folder, name)
+        if folder.is_gone or names.table.get(name_key(folder.number, name)) is not None:
+            return []
+        if found is not None and same_entry(found.leaf.entry(found.position), entry):
+            return []
+        child = folder.children.get(name) if folder.children else None
+        changes = self._workspace.overlay.changes()
+        inode = changes.add(Inode.of_entry(names.free_number(folder.number, name), entry))
+        changes.name(folder, name, inode.number)
+        changes.apply()
+        names.unpin(folder, name)
+        self._count += 1
+        dropped = [Dropped(folder.number, name), Dropped(folder.number, None)]
+        return dropped if child is None else dropped + removed(child)
 
     def _nothing(self, path: bytes) -> NotFoundError:
         return NotFoundError(

@@ -416,6 +416,82 @@ def test_a_folder_that_is_forgotten_while_it_is_settled_shows_the_new_base(made:
     assert _text(ours, b"sub/y") == b"Yirst sub/y"
 
 
+# -- taking theirs -------------------------------------------------------------------------------
+
+
+def _made_anew(workspace: Workspace) -> None:
+    _remove_sub(workspace)
+    workspace.overlay.make(1, b"sub", stat.S_IFDIR | 0o755, os.getuid(), os.getgid())
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("is_written", [True, False])
+def test_theirs_is_taken_in_a_folder_that_was_made_anew(
+    made: Made, is_known: bool, is_written: bool
+) -> None:
+    ours = made.workspace
+    if is_known:
+        _look(ours, b"sub/deep/z")
+    made.by_others(lambda other: _write(other, b"sub/x", 0, b"THEIR"))
+    made.by_others(lambda other: _write(other, b"sub/deep/z", 0, b"THEIR"))
+    _made_anew(ours)
+    _create(ours, b"sub/new")
+    if is_written:
+        _create(ours, b"sub/x", b"ours")
+    with pytest.raises(OverlapError) as error:
+        commit(ours, _REQUEST)
+    paths = [path for path, _ in error.value.problems]
+    assert paths == [b"sub/deep", b"sub/x"]
+    dropped = [one for step in restore(ours, paths) if isinstance(step, list) for one in step]
+    sub = _look(ours, b"sub")
+    assert {Dropped(sub, b"x"), Dropped(sub, b"deep"), Dropped(sub, None)} <= set(dropped)
+    assert _text(ours, b"sub/x") == b"first sub/x"
+    assert _text(ours, b"sub/deep/z") == b"first sub/deep/z"
+    assert ours.lookup(sub, b"y") is None
+    commit(made.reopen(), _REQUEST)
+    ours = made.workspace
+    assert ours.is_clean
+    assert _text(ours, b"sub/x") == b"THEIR sub/x"
+    assert _text(ours, b"sub/deep/z") == b"THEIR sub/deep/z"
+    assert _text(ours, b"sub/new") == b"new"
+    assert ours.lookup(_look(ours, b"sub"), b"y") is None
+
+
+def test_what_a_moved_folder_brought_makes_way_for_what_is_restored(made: Made) -> None:
+    ours = made.workspace
+    ours.overlay.rename(1, b"sub", 1, b"away")
+    one = ours.overlay.make(1, b"one", stat.S_IFDIR | 0o755, os.getuid(), os.getgid())
+    ours.overlay.make(one, b"x", stat.S_IFDIR | 0o755, os.getuid(), os.getgid())
+    _create(ours, b"one/x/inside")
+    ours.overlay.rename(1, b"away", 1, b"sub")
+    commit(ours, _REQUEST)
+    inside = _look(ours, b"one/x/inside")
+    folder = _look(ours, b"one/x")
+    ours.overlay.rename(1, b"sub", 1, b"away")
+    ours.overlay.rename(1, b"one", 1, b"sub")
+    made.by_others(lambda other: _write(other, b"sub/x", 0, b"THEIR"))
+    with pytest.raises(OverlapError):
+        commit(ours, _REQUEST)
+    dropped = [one for step in restore(ours, [b"sub/x"]) if isinstance(step, list) for one in step]
+    assert Dropped(folder, None) in dropped
+    assert _text(ours, b"sub/x") == b"first sub/x"
+    assert ours.files.read(inside, 0, 99) == b"new"
+    with pytest.raises(FileSystemError):
+        ours.overlay.make(folder, b"late", stat.S_IFREG | 0o644, os.getuid(), os.getgid())
+    commit(ours, _REQUEST)
+    assert _text(ours, b"sub/x") == b"THEIR sub/x"
+    assert _text(made.reopen(), b"away/x") == b"first sub/x"
+
+
+def test_the_root_has_a_name_among_what_overlaps(made: Made) -> None:
+    ours = made.workspace
+    made.by_others(lambda other: other.overlay.set_attributes(1, mode=0o711))
+    ours.overlay.set_attributes(1, mode=0o700)
+    with pytest.raises(OverlapError) as error:
+        commit(ours, _REQUEST)
+    assert error.value.problems == [(b".", "both changed it")]
+
+
 # -- restoring while programs work ---------------------------------------------------------------
 
 
