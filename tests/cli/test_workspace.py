@@ -226,7 +226,9 @@ def test_commit_makes_a_version(photos):
     assert value["skipped"] == []
     with changing(photos) as work:
         work.remove("a.txt")
-    assert ": names and attributes only, 0 B new, " in photos.ok("commit", "photos", "-m", "gone").out
+    assert (
+        ": names and attributes only, 0 B new, " in photos.ok("commit", "photos", "-m", "gone").out
+    )
 
 
 def test_commit_leaves_out_what_a_version_cannot_hold(photos):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -105,6 +107,25 @@ def test_a_read_into_memory_that_fails_is_tried_again(
     statistics = broken.statistics()
     assert (statistics.requests["get"], statistics.retries) == (6, 2)
     assert statistics.received_bytes >= 210_000
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=repr)
+def test_what_failed_holds_no_memory(
+    proxy: Proxy, broken: ObjectStore, straight: ObjectStore, fault: Fault
+) -> None:
+    """An error that holds its frame, and that the buffer, would do so until cycles are found."""
+    assert isinstance(broken, ReadsInto)
+    straight.put("packs/ab/x", bytes(200_000))
+    memory = bytearray(200_000)
+    alone = sys.getrefcount(memory)
+    gc.disable()
+    try:
+        proxy.plan = on("GET", fault)
+        assert broken.read_into("packs/ab/x", 0, memoryview(memory)) == len(memory)
+        assert broken.statistics().retries == 1
+        assert sys.getrefcount(memory) == alone
+    finally:
+        gc.enable()
 
 
 def test_connections_that_were_read_into_memory_are_used_again(

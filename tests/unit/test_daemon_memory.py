@@ -7,13 +7,12 @@ import sys
 
 PROGRAM = """
 import gc
+gc.disable()
 from versionfs.fuse import memory
-before = gc.get_threshold()
 memory.seldom_collect()
 assert gc.isenabled()
 assert gc.get_freeze_count() > 5_000, gc.get_freeze_count()
 assert len(gc.get_objects()) < 1_000, len(gc.get_objects())
-assert gc.get_threshold()[0] > before[0]
 # Cycles that come later are found all the same.
 class Cycle:
     left = 0
@@ -24,7 +23,7 @@ class Cycle:
         Cycle.left -= 1
 for _ in range(30_000):
     Cycle()
-assert Cycle.left < 15_000, Cycle.left
+assert Cycle.left < 5_000, Cycle.left
 """
 
 

@@ -146,11 +146,14 @@ class PackReader:
                 except _FAILURES as second:
                     self._drop(location)
                     error = second
-        if isinstance(error, WouldBlock):
-            raise WouldBlock(partial(self._settle, location, work)) from error
-        missing = isinstance(error, NotFoundError)
-        what = "the pack is missing from the store" if missing else str(error)
-        raise self._damaged(location, what) from error
+        try:
+            if isinstance(error, WouldBlock):
+                raise WouldBlock(partial(self._settle, location, work)) from error
+            missing = isinstance(error, NotFoundError)
+            what = "the pack is missing from the store" if missing else str(error)
+            raise self._damaged(location, what) from error
+        finally:
+            del error  # It may hold this frame, and with it blocks.
 
     def _read(self, location: Location, verify: Callable[[memoryview], T], scan: bool) -> T:
         return verify(self._slice(self._block(location, scan), location))

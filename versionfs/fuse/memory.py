@@ -1,4 +1,4 @@
-"""How the daemon uses memory: what is freed stays with it, and cycles are rarely looked for."""
+"""How the daemon uses memory: what is freed stays with it, and modules are no garbage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _HEAPS: Final = 4
-_YOUNG_OBJECTS: Final = 10_000
 
 
 def keep_freed_memory() -> None:
@@ -29,13 +28,12 @@ def keep_freed_memory() -> None:
 
 
 def seldom_collect() -> None:
-    """Leaves all that there is out of garbage collection, and has the rest looked at less often.
+    """Leaves all that there is out of garbage collection from now on, and begins to collect.
 
-    Nearly everything is freed when its last reference goes. Python would look for cycles after
-    every 700 objects, and through all that it has imported now and then: up to a tenth of the
-    daemon's time. To be called when the daemon is ready to serve.
+    Nearly everything is freed when its last reference goes. To find the rest, Python would look
+    through all that it has imported now and then: up to a tenth of the daemon's time. To be called
+    when the daemon is ready to serve.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
     gc.enable()

@@ -131,7 +131,11 @@ class S3Requests:
             translated = translate(error, asked)
             if translated is None:
                 raise
-            raise translated from error
+            _let_go(error)
+            try:
+                raise translated from error
+            finally:
+                del translated  # It holds this frame.
 
     def _get_client(self) -> S3Client:
         with self._lock:
@@ -187,6 +191,18 @@ class S3Requests:
                 hint="credentials go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             )
         return session, client
+
+
+def _let_go(error: BaseException) -> None:
+    """Takes the frames from an error and from those behind it.
+
+    They hold the bytes of answers, and each other: what is tried again would keep its memory until
+    Python looks for cycles.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        behind.__traceback__ = None
+        behind = behind.__cause__ or behind.__context__
 
 
 def _session() -> Session:

@@ -191,8 +191,13 @@ class FileContent:
             for _ in range(_DEPTH):
                 offset, end = end, min(end + size, self.size)
                 if offset < end:
-                    decoded.begin(self, offset, end, partial(self._read, offset, end, once=True))
+                    decoded.begin(self, offset, end, partial(self._read_ahead, offset, end))
         return data
+
+    def _read_ahead(self, offset: int, end: int) -> Pieces:
+        """Reads what will wait until it is asked for: a little keeps no large block meanwhile."""
+        pieces = self._read(offset, end, once=True)
+        return [bytes(piece) if _is_little(piece) else piece for piece in pieces]
 
     def _read(self, offset: int, end: int, *, once: bool = False) -> Pieces:
         entry = self._entry
@@ -270,6 +275,11 @@ class FileContent:
             last, extent = batch[-1]
             ahead.note(max(offset, batch[0][0]), min(last + extent.length, end))
             yield from batch
+
+
+def _is_little(piece: bytes | memoryview) -> bool:
+    """Whether a piece is less than a quarter of what it is a part of."""
+    return isinstance(piece, memoryview) and 4 * len(piece) < len(piece.obj)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

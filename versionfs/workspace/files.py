@@ -222,7 +222,8 @@ class Files:
         try:
             create_layer(staging, layer)
         except OSError as error:
-            self._records.make_room(error)
+            if not self._records.makes_room(error):
+                raise
             create_layer(staging, layer)
         inode.layers = (Layer(layer, 0),)
         reserved = self._layers.reserve(changes)
@@ -252,7 +253,8 @@ class Files:
             try:
                 done = known.write_whole(offset, data)
             except OSError as error:
-                self._records.make_room(error)
+                if not self._records.makes_room(error):
+                    raise
                 done = known.write_whole(offset, data)
             self._written(begin, number)
             return done
@@ -260,7 +262,8 @@ class Files:
         try:
             done = file.write(offset, data, recorder, fresh=recorder.fresh)
         except OSError as error:
-            self._records.make_room(error)
+            if not self._records.makes_room(error):
+                raise
             file, recorder = self._changing(begin, number)
             done = file.write(offset, data, recorder, fresh=recorder.fresh)
         self._keep(number, file)

@@ -246,7 +246,8 @@ class Records:
         except WouldBlock as wait:
             raise WouldBlock(partial(self._wait, wait.fetch)) from None
         except OSError as error:
-            self.make_room(error)
+            if not self.makes_room(error):
+                raise
             self._table.apply(mutations, frees=frees)
 
     def _wait(self, fetch: Callable[[], object]) -> None:
@@ -254,7 +255,8 @@ class Records:
         try:
             fetch()
         except OSError as error:
-            self.make_room(error)
+            if not self.makes_room(error):
+                raise
 
     def rebase(self, root: Inode) -> None:
         """Gives a workspace that does not exist yet another base."""
@@ -302,24 +304,26 @@ class Records:
         """Whether there are layers that will be removed."""
         return bool(self._discards)
 
-    def make_room(self, error: OSError) -> None:
+    def makes_room(self, error: OSError) -> bool:
         """Returns when what is about to be removed has left room on a disk that was full.
 
-        Whoever calls tries once more.
+        Whoever calls tries once more. False: nothing is about to be removed, or the error is
+        another one. (It is not raised here: it would hold this frame, and the frame it; until that
+        is found, what its other frames have open takes room.)
 
         Raises:
-            OSError: ``error``, when it is another one, or when nothing is about to be removed.
+            OSError: the disk failed, or is full.
             WouldBlock: this thread must not wait for it.
         """
         if error.errno not in _NO_SPACE:
-            raise error
+            return False
         if not self.has_discards:
-            if self._discards is None or not self._discards.gave_back_lately:
-                raise error
-            return  # They went between the error and now.
+            # True: they went between the error and now.
+            return self._discards is not None and self._discards.gave_back_lately
         if not may_block():
             raise WouldBlock(self.drain) from error
         self.drain()
+        return True
 
     def drain(self) -> None:
         """Removes what ``discard`` was told. Blocks: for threads.

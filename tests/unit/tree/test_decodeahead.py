@@ -254,3 +254,18 @@ def test_a_great_many_pieces_are_joined(tiny: Store) -> None:
     content = tiny.contents.open(store_file(tiny, data))
     assert sum(1 for _ in content.extents()) > MOST_PIECES
     assert content.read_pieces(0, len(data)) == [data]
+
+
+def test_little_that_was_decoded_ahead_holds_no_large_block(store: Store) -> None:
+    # Text of a short period is cut into the longest chunks, of 1 MiB.
+    data = (b"a line of text that comes again and again, %07d\n" % 1) * 100_000
+    content = store.contents.open(store_file(store, data))
+    step = 300_000
+    assert content.read(0, step) == data[:step]
+    settle(store)
+    answers = [job.result() for _, job in store.contents.decoded._jobs.values()]
+    assert len(answers) == 3
+    for piece in (piece for answer in answers for piece in answer):
+        held = piece.obj if isinstance(piece, memoryview) else piece
+        assert len(held) <= 4 * len(piece)  # type: ignore[arg-type]
+    assert content.read(step, step) == data[step : 2 * step]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.stores import bring, head, home, source, store
 from versionfs.repo import Store
-from versionfs.tree import FileContent
+from versionfs.tree import FileContent, Pieces
 from versionfs.workspace import CommitRequest, Committing, Workspace, commit, files
 from versionfs.workspace.status import Status
 
@@ -32,9 +32,9 @@ def workspace(store: Store, source: Path, tmp_path: Path) -> Iterator[Workspace]
 def unclosed(monkeypatch: pytest.MonkeyPatch) -> set[FileContent]:
     """Returns those that were read and not closed since."""
     left: set[FileContent] = set()
-    read, close = FileContent.read, FileContent.close
+    read, close = FileContent.read_pieces, FileContent.close
 
-    def reading(self: FileContent, offset: int, size: int) -> bytes:
+    def reading(self: FileContent, offset: int, size: int) -> Pieces:
         left.add(self)
         return read(self, offset, size)
 
@@ -42,7 +42,7 @@ def unclosed(monkeypatch: pytest.MonkeyPatch) -> set[FileContent]:
         left.discard(self)
         close(self)
 
-    monkeypatch.setattr(FileContent, "read", reading)
+    monkeypatch.setattr(FileContent, "read_pieces", reading)
     monkeypatch.setattr(FileContent, "close", closing)
     return left
 

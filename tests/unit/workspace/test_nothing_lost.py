@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import os
 import shutil
 import stat
 import sys
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -66,6 +69,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def head(store: Store) -> Commit:
     return store.commits.read(store.repository("set").branch("main").commit)
+
+
+class FullError(OSError):
+    """Of which it can be known when it is gone."""
 
 
 def opened(store: Store, folder: Path | None = None) -> Workspace:
@@ -791,3 +798,35 @@ def test_a_stale_branch_folder_is_replaced_at_the_next_lookup(store: Store) -> N
     assert content(branches.of(after.number)[0].workspace, b"new") == b"PRECIOUS"
     assert not list(branches.steps(None, heads))
     branches.close()
+
+
+def test_an_error_for_want_of_room_takes_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames have files open: the space of those would come back when cycles are looked for."""
+    workspace = opened(store)
+    left: weakref.WeakSet[FullError] = weakref.WeakSet()
+
+    def watched() -> FullError:
+        error = FullError(errno.ENOSPC, "full")
+        left.add(error)
+        return error
+
+    def full(*_: object) -> None:
+        raise watched()
+
+    create(workspace, b"kept", b"x")
+    monkeypatch.setattr(workspace.records.staging, "create", full)
+    monkeypatch.setattr(workspace.records.staging, "write", full)
+    gc.disable()
+    try:
+        for work in (
+            lambda: create(workspace, b"new", b"y"),
+            lambda: write(workspace, b"kept", b"y"),
+        ):
+            with contextlib.suppress(OSError):
+                work()
+            assert not left
+    finally:
+        gc.enable()
+    workspace.close()
