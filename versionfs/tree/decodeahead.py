@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import Final
 
 _MOST: Final = 16
-"""Answers held for all files: of 1 MiB at most each, as the kernel asks for; each holds blocks of four
-times its size at most."""
+"""Answers held for all files: of 1 MiB at most each, as the kernel asks for; each holds blocks of
+four times its size at most."""
 
 _STALE_S: Final = 5.0
 """An answer that nobody has asked for by then makes room for another."""
