@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.mount.support import folder, link
-from versionfs.fuse import accelerator
+from versionfs import fuse
+from versionfs.fuse import accelerator, spin
 from versionfs.tree import SWITCH, compiled
 
 compiled_only = pytest.mark.skipif(compiled is None, reason="nothing is compiled here")
@@ -129,6 +130,22 @@ def test_a_packed_tree_is_what_the_coroutines_give(world, monkeypatch, place):
         assert "Traceback" not in world.log(data)
     assert len(found[0]) == 2 + 700 + 10 + 3
     assert found[0] == found[1]
+
+
+@compiled_only
+@pytest.mark.skipif(not spin.is_useful(), reason="one processor: nobody else has it meanwhile")
+@pytest.mark.parametrize("place", ["main", "main@~0"])
+def test_a_walk_is_read_ahead_of(world, place):
+    paths = {b"d%02d/e/f%02d" % (i, j): b"%d" % (20 * i + j) for i in range(100) for j in range(20)}
+    world.commit(paths)
+    data = world.mount()
+    top = os.fsencode(data / "photos" / place)
+    found = {os.path.join(at, name) for at, _, names in os.walk(top) for name in names}
+    assert found == {os.path.join(top, path) for path in paths}
+    reply = fuse.ask(world.settings, data, {"op": "statistics"})
+    assert reply is not None
+    assert reply["trees"]["folders_ahead"] > 20
+    assert "Traceback" not in world.log(data)
 
 
 @pytest.mark.parametrize("switch", ["1", "0"])

@@ -127,3 +127,53 @@ def test_packed_from_any_offset(store):
     assert fs.readdir_packed(handle, len(whole), 4096) == b""
     assert fs.readdir_packed(handle, 5, 10) == b""  # no room for any
     assert os.fsencode("f0000") in [entry.name for entry in whole]
+
+
+def decoded(store: Store) -> int:
+    return store.trees.statistics().nodes_decoded
+
+
+def test_what_comes_next_is_read_before_it_is_asked_for(tmp_path):
+    """The next leaf of a folder, and the next folder of a walk."""
+    settings = settings_at(tmp_path / "home")
+    with Store.create(settings) as store:
+        commit(store, {b"d%02d/f%04d" % (i // 900, i): file(b"%d" % i) for i in range(9000)})
+    with Store.open(settings) as store:
+        fs = FileSystem(store, parse_spec("photos/main@~0"), Owner(0, 0))
+        waited, names = [], []
+        for name in sorted(b"d%02d" % i for i in range(10)):
+            top = fs.lookup(ROOT, name).attributes
+            assert top is not None
+            handle = fs.opendir(top.number)
+            start, before = 0, decoded(store)
+            while data := fs.readdir_packed(handle, start, 8192):
+                waited.append(decoded(store) - before)
+                found = unpack(data)
+                names += [entry.name for entry in found if entry.name[0] != 46]
+                start = found[-1].offset
+                fs.look_ahead(handle)
+                fs.look_ahead(handle)  # Twice is as good as once.
+                before = decoded(store)
+            fs.releasedir(handle)
+            fs.look_ahead(handle)  # A listing that is closed is none.
+        assert names == [b"f%04d" % i for i in range(9000)]
+        # Only of the first two folders something has to be read when it is asked for.
+        assert sum(waited) <= 8
+        assert len(waited) > 100
+        assert store.trees.statistics().folders_ahead == 8
+        assert fs.statistics().inodes == 9000
+
+
+def test_a_listing_that_was_read_ahead_goes_on_where_it_is_asked_to(store):
+    fs = FileSystem(store, parse_spec("photos/main@~0"), Owner(0, 0))
+    whole = listed(fs, 1 << 20)
+    handle = fs.opendir(folder_number(fs))
+    for start in (500, 2, 0, 912, 1, 700, 300):
+        data = fs.readdir_packed(handle, start, 2048)
+        fs.look_ahead(handle)
+        assert data is not None
+        first = unpack(data)
+        assert first[0] == whole[start]
+        following = fs.readdir_packed(handle, first[-1].offset, 2048)
+        assert following is not None
+        assert unpack(following)[:1] == whole[first[-1].offset :][:1]

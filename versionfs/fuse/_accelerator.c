@@ -51,6 +51,10 @@ static const char *const kind_names[KINDS] = {
 };
 
 static PyObject *handlers[KINDS];
+/* Called when readdir was answered and no request waits: it reads what a walk comes to next. */
+static PyObject *look_ahead;
+/* Whether readdir gave entries since then. */
+static int listed;
 static unsigned long long answered[KINDS];
 static unsigned long long received, turns;
 static int armed, without_open, spins;
@@ -470,6 +474,7 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
         PyObject *answer = ask(READDIR, arguments, 3);
         if (answer != NULL && PyBytes_Check(answer)) {
             answered[READDIR]++;
+            listed = PyBytes_GET_SIZE(answer) > 0;
             reply_bytes(req, answer);
             Py_DECREF(answer);
             return;
@@ -495,6 +500,7 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
             Py_DECREF(answer);
             if (used >= 0) {
                 answered[READDIR]++;
+                listed = used > 0;
                 fuse_reply_buf(req, buffer, (size_t)used);
                 PyMem_Free(buffer);
                 return;
@@ -698,12 +704,28 @@ int accelerated_receive(struct fuse_session *se, struct fuse_buf *buf)
     return result == -EAGAIN ? -EINTR : result;
 }
 
+/* Reads what will be asked for next, while the client is busy with what it got. */
+static void read_ahead(void)
+{
+    listed = 0;
+    PyObject *done = PyObject_CallNoArgs(look_ahead);
+    if (done == NULL)
+        PyErr_WriteUnraisable(look_ahead);
+    Py_XDECREF(done);
+}
+
 /* Receives the next request, if one comes soon. Returns what libfuse says, or -EAGAIN. */
 static int next_request(struct fuse_session *se)
 {
     int result = real_receive(se, &own_buffer);
     if (result != -EAGAIN || !spins)
         return result;
+    if (listed && look_ahead != NULL) {
+        read_ahead();
+        result = real_receive(se, &own_buffer);
+        if (result != -EAGAIN)
+            return result;
+    }
     if (misses >= PATIENCE && misses % RARELY) {
         misses++;
         return result;
@@ -763,6 +785,10 @@ static PyObject *arm(PyObject *self, PyObject *args, PyObject *keywords)
         Py_XSETREF(handlers[i], handler);
         answered[i] = 0;
     }
+    PyObject *ahead = PyDict_GetItemString(given, "look_ahead");
+    Py_XINCREF(ahead);
+    Py_XSETREF(look_ahead, ahead);
+    listed = 0;
     received = turns = 0;
     misses = 0;
     without_open = no_open;
@@ -795,6 +821,7 @@ static PyObject *disarm(PyObject *self, PyObject *unused)
     session = NULL;
     for (int i = 0; i < KINDS; i++)
         Py_CLEAR(handlers[i]);
+    Py_CLEAR(look_ahead);
     Py_RETURN_NONE;
 }
 

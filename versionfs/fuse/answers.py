@@ -49,6 +49,7 @@ class Reading:
 
     def __init__(self, filesystem: FileSystem) -> None:
         self._fs = filesystem
+        self._listed = -1
 
     def lookup(self, parent: int, name: bytes) -> object:
         """Returns attributes, or None, and seconds."""
@@ -81,8 +82,14 @@ class Reading:
 
     def readdir(self, handle: int, start: int, room: int) -> object:
         """Returns packed entries; or a generator of entries, and seconds."""
+        self._listed = handle
         packed = self._fs.readdir_packed(handle, start, room)
         return self._fs.readdir(handle, start) if packed is None else packed
+
+    def look_ahead(self) -> object:
+        """Prepares what a listing, or a walk, will ask for next."""
+        self._fs.look_ahead(self._listed)
+        return _DONE
 
     def releasedir(self, handle: int) -> object:
         """Closes a directory."""
@@ -156,12 +163,20 @@ class Writing(Reading):
     def readdir(self, handle: int, start: int, room: int) -> object:
         """Returns packed entries; or a generator of entries, and seconds."""
         if self._serves(handle):
+            self._listed = handle
             requests = self._requests
             packed = requests.readdir_packed_now(handle, start, room, DAY_SECONDS)
             if packed is not None:
                 return packed
             return requests.readdir_now(handle, start), DAY_SECONDS
         return super().readdir(handle, start, room)
+
+    def look_ahead(self) -> object:
+        """Prepares what a listing, or a walk, will ask for next."""
+        if not self._serves(self._listed):
+            return super().look_ahead()
+        self._requests.look_ahead_now(self._listed)
+        return _DONE
 
     def releasedir(self, handle: int) -> object:
         """Closes a directory."""

@@ -254,6 +254,10 @@ class BranchRequests:
         branch, listing = self._branches.listing(handle)
         return listing.packed(start, room, branch.shown_as(seconds), branch.number(0))
 
+    def look_ahead_now(self, handle: int) -> None:
+        """Prepares what comes behind the entries of an open directory that were given last."""
+        self._branches.listing(handle)[1].look_ahead()
+
     def releasedir_now(self, handle: int) -> None:
         """Closes a directory."""
         self._branches.releasedir(handle)

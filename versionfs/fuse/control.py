@@ -4,7 +4,8 @@
                                                    has dropped what is old
 ``{"op": "status"}``                               process id, mount point
 ``{"op": "statistics"}``                           requests by kind, inodes, directories, refreshes;
-                                                   what was asked of the store, and its caches
+                                                   what was asked of the store, and its caches;
+                                                   tree nodes that were read
 ``{"op": "stop"}``                                 unmounts and ends the daemon
 ``{"op": "workspace-…", "repository": NAME, "branch": NAME, …}``
                                                    commit, status, restore, move: see

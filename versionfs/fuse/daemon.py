@@ -172,6 +172,7 @@ async def _serve(
                 return {
                     "statistics": asdict(replace(found, requests=requests)),
                     "transfers": asdict(transfers),
+                    "trees": asdict(store.trees.statistics()),
                 }
             case "stop":
                 nursery.start_soon(_stop_soon, operations)

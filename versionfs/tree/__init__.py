@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from versionfs.tree.packing import InFolder, Shown, pack_dot, pack_leaf
     from versionfs.tree.reader import Trees, TreeStatistics
     from versionfs.tree.recutting import Kept, New, recut
+    from versionfs.tree.walking import Walks
 
 __all__ = [
     "EMPTY_FILE",
@@ -61,6 +62,7 @@ __all__ = [
     "TreeEditor",
     "TreeStatistics",
     "Trees",
+    "Walks",
     "build_directory",
     "compiled",
     "decode_xattrs",
@@ -110,5 +112,6 @@ __getattr__ = names_of(
         "packing": ("InFolder", "Shown", "pack_dot", "pack_leaf"),
         "reader": ("Trees", "TreeStatistics"),
         "recutting": ("Kept", "New", "recut"),
+        "walking": ("Walks",),
     },
 )

@@ -21,12 +21,16 @@ _RECURSION: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class TreeStatistics:
-    """Counts since the reader was made: nodes asked for, found in the cache, and decoded."""
+    """Counts since the reader was made: nodes asked for, found in the cache, and decoded.
+
+    ``folders_ahead`` is how many folders were read ahead of walks.
+    """
 
     nodes_read: int
     cache_hits: int
     nodes_decoded: int
     cached_bytes: int
+    folders_ahead: int
 
 
 class Trees:
@@ -39,14 +43,14 @@ class Trees:
         self._held = 0
         self._nodes: OrderedDict[bytes, Leaf | Inner] = OrderedDict()
         self._lock = threading.Lock()
-        self._read = self._hits = self._decoded = 0
+        self._read = self._hits = self._decoded = self._ahead = 0
         # Folders are walked by recursion, here and in all that reads trees: a path has at most
         # 2,048 components, and each takes a few calls.
         sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION))
 
     def statistics(self) -> TreeStatistics:
         """Returns counts since the reader was made."""
-        return TreeStatistics(self._read, self._hits, self._decoded, self._held)
+        return TreeStatistics(self._read, self._hits, self._decoded, self._held, self._ahead)
 
     def node(self, ref: NodeRef) -> Leaf | Inner:
         """Returns a node.
@@ -77,6 +81,11 @@ class Trees:
                     _, old = self._nodes.popitem(last=False)
                     self._held -= old.size_bytes
         return node
+
+    def read_ahead(self, root: NodeRef) -> None:
+        """Reads what the first look at a directory takes, as that will likely be listed next."""
+        self._ahead += 1
+        next(self.leaves(root), None)
 
     def leaf(self, ref: NodeRef) -> Leaf:
         """Returns a node that is known to be a leaf."""

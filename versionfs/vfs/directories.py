@@ -9,7 +9,7 @@ import stat
 from collections.abc import Generator
 from typing import Final
 
-from versionfs.tree import Leaf, Shown, Trees, compiled, pack_leaf
+from versionfs.tree import Leaf, Shown, Trees, Walks, compiled, pack_leaf
 from versionfs.types import Entry, Kind, NodeRef
 from versionfs.vfs.inodes import (
     INDEX_MASK,
@@ -47,6 +47,7 @@ class Directories:
 
     def __init__(self, trees: Trees, nodes: NodeTable, owner: Owner) -> None:
         self.trees = trees
+        self.walks = Walks(trees)
         self.inodes = InodeTable()
         self.leaves = LeafTable()
         self._kept: dict[int, tuple[bytes, Leaf]] = {}

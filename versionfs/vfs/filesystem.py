@@ -304,6 +304,12 @@ class FileSystem:
             raise FileSystemError(errno.EBADF)
         return listing.packed(start, room) if PACKS and isinstance(listing, TreeListing) else None
 
+    def look_ahead(self, handle: int) -> None:
+        """Prepares what comes behind the entries of an open directory that were given last."""
+        listing = self._listings.get(handle)
+        if isinstance(listing, TreeListing):
+            listing.look_ahead()
+
     def releasedir(self, handle: int) -> None:
         """Closes an open directory."""
         self._listings.pop(handle, None)

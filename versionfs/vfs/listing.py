@@ -45,6 +45,8 @@ class TreeListing:
         self._leaves: Iterator[tuple[NodeRef, Leaf]] = iter(())
         self._ref: NodeRef | None = None
         self._leaf: Leaf | None = None
+        self._next: tuple[NodeRef, Leaf] | None = None
+        """What was read ahead."""
         self._index = 0
         self._offset = DOTS
         self._last: bytes | None = None
@@ -111,6 +113,26 @@ class TreeListing:
                 raise
         return b"".join(parts)
 
+    def look_ahead(self) -> None:
+        """Reads what comes behind the entries that were given last: a leaf, or the next folder.
+
+        Raises:
+            WouldBlock: it must be fetched.
+        """
+        if self._at is None or self._at != self._state():
+            return
+        if self._next is None:
+            self._next = self._take_leaf()
+        if self._next is None and self._leaf is None:
+            directories, directory = self._directories, self._directory
+            directories.walks.listed(directories.root_of(directory), self._above())
+
+    def _above(self) -> Iterator[tuple[NodeRef | None, bytes]]:
+        directory = self._directory
+        while isinstance(directory.parent, Directory):
+            yield self._directories.root_of(directory.parent), directory.name
+            directory = directory.parent
+
     def _state(self) -> tuple[int, int, object]:
         """Returns what changes when the directory moves."""
         directory = self._directory
@@ -149,18 +171,14 @@ class TreeListing:
         root = self._directories.root_of(self._directory)
         self._at = state
         self._leaves = iter(()) if root is None else self._directories.trees.leaves(root, after)
-        self._leaf = self._ref = None
+        self._leaf = self._ref = self._next = None
         self._offset = offset
         self._last = after
         self._index = 0
 
     def _next_leaf(self) -> bool:
         self._leaf = None
-        try:
-            found = next(self._leaves, None)
-        except BaseException:
-            self._at = None  # That ended the iterator: who tries again opens it anew.
-            raise
+        found, self._next = self._next or self._take_leaf(), None
         if found is None:
             return False
         self._ref, self._leaf = found
@@ -168,6 +186,13 @@ class TreeListing:
         self._offsets.append(self._offset)
         self._names.append(self._last)
         return True
+
+    def _take_leaf(self) -> tuple[NodeRef, Leaf] | None:
+        try:
+            return next(self._leaves, None)
+        except BaseException:
+            self._at = None  # That ended the iterator: who tries again opens it anew.
+            raise
 
 
 class NodeListing:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Generator, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
 from versionfs.tree import InFolder, Inner, Leaf, Shown, pack_dot, pack_leaf
@@ -42,6 +43,8 @@ class WorkspaceListing:
         self._folder = folder
         self._base: NodeRef | None = None
         self._version = -1
+        self._next = 0
+        """The entry of the base that comes next; 0: none."""
         self._changed: list[bytes] = []
         self._bound = 0
         self._hidden: set[bytes] = set()
@@ -86,6 +89,7 @@ class WorkspaceListing:
             or not names.is_plain
         ):
             return None
+        self._next = 0
         parts = []
         for offset, node in ((0, folder), (1, folder.parent or folder)):
             if start == offset:
@@ -104,12 +108,31 @@ class WorkspaceListing:
                 parts.append(data)
                 room -= len(data)
                 if begin + taken < leaf.count:
+                    self._next = first + begin + taken
                     break
         except BaseException:
             # The kernel asks again for what is behind the entries that it gets.
             if not any(parts):
                 raise
         return b"".join(parts)
+
+    def look_ahead(self) -> None:
+        """Reads what comes behind the entries that were given last: a leaf, or the next folder.
+
+        Raises:
+            WouldBlock: it must be fetched.
+        """
+        folder = self._folder
+        if self._base is not None and self._next:
+            next(islice(self._leaves(self._base, 0, self._next), 1, None), None)
+        else:
+            self._workspace.names.walks.listed(folder.base, self._above())
+
+    def _above(self) -> Iterator[tuple[NodeRef | None, bytes]]:
+        folder = self._folder
+        while folder.parent is not None:
+            yield folder.parent.base, folder.name
+            folder = folder.parent
 
     def _packed_leaf(
         self, ref: NodeRef, leaf: Leaf, begin: int, first: int, room: int, shown: Shown, bits: int

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from versionfs.errors import FileSystemError
-from versionfs.tree import InodeTable, Leaf, LeafTable, Trees, place, split_place
+from versionfs.tree import InodeTable, Leaf, LeafTable, Trees, Walks, place, split_place
 from versionfs.types import Entry, Kind, NodeRef
 from versionfs.workspace.folders import Folder, hashed_number, next_number
 from versionfs.workspace.inode import (
@@ -50,6 +50,7 @@ class Names:
     def __init__(self, table: Records, trees: Trees) -> None:
         self.table = table
         self.trees = trees
+        self.walks = Walks(trees)
         self.leaves = LeafTable()
         self.known = InodeTable(parents=True)
         """Unchanged files and symlinks that the kernel knows."""
