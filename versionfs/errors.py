@@ -138,3 +138,19 @@ class FileSystemError(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(number, errno.errorcode.get(number, str(number)))
         self.number = number
+
+
+def let_go(error: BaseException) -> None:
+    """Takes the frames from an error and from those that led to it.
+
+    They hold what was being worked on, buffers and open files, and often each other: that would
+    stay until Python looks for cycles.
+    """
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        found = pending.pop()
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            found.__traceback__ = None
+            pending += [found.__cause__, found.__context__]

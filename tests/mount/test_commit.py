@@ -245,6 +245,19 @@ def test_a_commit_of_nothing_shows_what_others_committed_in_the_snapshot_too(des
     assert head.read_text() == "theirs\n"
 
 
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_commit_of_nothing_shows_what_others_committed_in_other_mounts(desk, changed):
+    """With a record that says what the base says, and where the daemon has nothing to do."""
+    other = desk.world.mount(name="other")
+    head = other / "photos" / "main@head" / "a.txt"
+    assert head.read_text() == "three\n"
+    if changed:
+        (desk.main / "a.txt").write_text("three\n")
+    commit(desk.world.store, {b"a.txt": b"theirs\n"})  # As another machine: nobody is told.
+    assert "nothing to commit" in desk.cli.run("commit", "-m", "m", cwd=desk.main).err
+    assert head.read_text() == "theirs\n"
+
+
 def test_theirs_is_taken_in_a_folder_that_was_made_anew(desk):
     main, cli = desk.main, desk.cli
     (main / "sub" / "new").unlink()

@@ -9,7 +9,7 @@ PROGRAM = """
 import gc
 gc.disable()
 from versionfs.fuse import memory
-memory.seldom_collect()
+memory.begin_to_collect()
 assert gc.isenabled()
 assert gc.get_freeze_count() > 5_000, gc.get_freeze_count()
 assert len(gc.get_objects()) < 1_000, len(gc.get_objects())

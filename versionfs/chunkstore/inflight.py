@@ -12,7 +12,7 @@ from typing import Final
 
 from versionfs.chunkstore.diskcache import GRANULE_BYTES
 from versionfs.chunkstore.workers import Workers
-from versionfs.errors import StorageError, StorageTransientError
+from versionfs.errors import StorageError, StorageTransientError, VersionFSError, let_go
 from versionfs.types import PackId
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ class Fetch:
         try:
             data = get(self)
         except BaseException as error:  # noqa: BLE001  (goes to whoever waits)
+            if isinstance(error, VersionFSError):
+                let_go(error)  # The future holds it, and this frame the future and a buffer.
             self._future.set_exception(error)
             if not self.is_demanded:
                 log.debug("a prefetch failed: %s", error)

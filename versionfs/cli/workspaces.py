@@ -194,9 +194,8 @@ def commit_command(
         workspace.flush()
         return workspace.commit(message, author or session.settings.author, metadata)
 
-    result = _in_workspace(
-        session, target, work, is_move=lambda result: result["commit"] is not None
-    )
+    # A commit of nothing, too, may have moved the folder to what others committed meanwhile.
+    result = _in_workspace(session, target, work, moves=True)
     for path, kind in result["skipped"]:
         session.note(f"left out: {quote(os.fsencode(path))} is {kind}")
     _write_commit(session, target, result)
@@ -207,9 +206,9 @@ def _in_workspace(
     target: Target,
     work: Callable[[WorkspaceAccess], T],
     *,
-    is_move: Callable[[T], bool],
+    moves: bool,
 ) -> T:
-    """Returns what ``work`` made of a branch's workspace, and tells mounts if it moved the branch.
+    """Returns what ``work`` made of a branch's workspace; ``moves`` lets mounts look at the branch.
 
     Where a mount has the workspace its daemon does the work, and no store is opened here.
     """
@@ -222,7 +221,7 @@ def _in_workspace(
     if mounted is not None:
         with suppress(NotOwnerError):
             result = work(mounted)
-            if is_move(result):
+            if moves:
                 session.announce_in(settings, mounted.store_id, repository)
             return result
 
@@ -230,7 +229,7 @@ def _in_workspace(
 
     with session.open_store(target.store, target.state) as store:
         result = with_workspace(store, repository, branch, work)
-        if is_move(result):
+        if moves:
             session.announce(store, repository)
         return result
 
@@ -323,7 +322,7 @@ def restore_command(session: Session, paths: tuple[str, ...], everything: bool) 
         workspace.flush()
         return workspace.restore(chosen)
 
-    restored = _in_workspace(session, first, work, is_move=lambda _: False)
+    restored = _in_workspace(session, first, work, moves=False)
     assert first.spec is not None
     name = f"{first.spec.repository}/{first.spec.branch}"
     if session.output.json:

@@ -27,7 +27,7 @@ from versionfs.errors import MountError, VersionFSError
 from versionfs.fuse import accelerator, answering, control, registry, spin
 from versionfs.fuse.answers import answers
 from versionfs.fuse.dropping import Dropper
-from versionfs.fuse.memory import keep_freed_memory, seldom_collect
+from versionfs.fuse.memory import begin_to_collect, keep_freed_memory
 from versionfs.fuse.mountpoint import FILE_SYSTEM, set_read_ahead
 from versionfs.fuse.operations import TASKS, Operations
 from versionfs.fuse.refresher import Refresher
@@ -78,7 +78,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
             try:
                 record = _record(request, store)
                 registry.write(request.settings, record)
-                seldom_collect()
+                begin_to_collect()
                 with never_blocking():
                     trio.run(_serve, request, store, filesystem, operations, listener, ready)
             finally:

@@ -27,7 +27,7 @@ def keep_freed_memory() -> None:
         mallopt(_M_ARENA_MAX, _HEAPS)
 
 
-def seldom_collect() -> None:
+def begin_to_collect() -> None:
     """Leaves all that there is out of garbage collection from now on, and begins to collect.
 
     Nearly everything is freed when its last reference goes. To find the rest, Python would look

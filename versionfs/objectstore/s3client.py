@@ -23,7 +23,7 @@ from botocore.config import Config
 from botocore.utils import parse_timestamp
 
 from versionfs.config import Settings
-from versionfs.errors import InvalidInputError, VersionFSError
+from versionfs.errors import InvalidInputError, VersionFSError, let_go
 from versionfs.objectstore.blocking import may_block
 from versionfs.objectstore.retry import AttemptFailedError
 from versionfs.objectstore.s3errors import (
@@ -131,7 +131,7 @@ class S3Requests:
             translated = translate(error, asked)
             if translated is None:
                 raise
-            _let_go(error)
+            let_go(error)
             try:
                 raise translated from error
             finally:
@@ -191,18 +191,6 @@ class S3Requests:
                 hint="credentials go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             )
         return session, client
-
-
-def _let_go(error: BaseException) -> None:
-    """Takes the frames from an error and from those behind it.
-
-    They hold the bytes of answers, and each other: what is tried again would keep its memory until
-    Python looks for cycles.
-    """
-    behind: BaseException | None = error
-    while behind is not None:
-        behind.__traceback__ = None
-        behind = behind.__cause__ or behind.__context__
 
 
 def _session() -> Session:

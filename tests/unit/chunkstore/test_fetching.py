@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import logging
 import random
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,18 +18,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.remote import FillingFolder, RemoteFolder
-from versionfs.chunkstore import DiskCache, FetchingSource, PackRange
+from versionfs.chunkstore import DiskCache, FetchingSource, PackRange, PackReader
 from versionfs.chunkstore.diskcache import GRANULE_BYTES
 from versionfs.chunkstore.recent import RecentRuns
 from versionfs.chunkstore.source import Scan
-from versionfs.errors import NotFoundError, StorageTransientError
+from versionfs.errors import CorruptionError, NotFoundError, StorageTransientError
 from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.pack import pack_key
-from versionfs.types import PackId
+from versionfs.types import Location, PackId
 
 PACK = PackId(b"\xab" * 32)
 MIB = 1 << 20
-DATA = random.Random(1).randbytes(9 * MIB + 12_345)
+DATA = b"\x00" + random.Random(1).randbytes(9 * MIB + 12_344)
 
 
 class Place:
@@ -476,7 +480,7 @@ import sys, threading
 from pathlib import Path
 from tests.support.remote import RemoteFolder
 from versionfs.chunkstore import DiskCache, FetchingSource, PackRange, inflight
-from versionfs.types import PackId
+from versionfs.types import Location, PackId
 
 class Hanging(RemoteFolder):
     def get(self, key, start=0, length=None):
@@ -498,3 +502,35 @@ print("closed")
         [sys.executable, "-c", script, tmp_path], capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"closed\n", b"")
+
+
+def test_errors_of_damaged_blocks_hold_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each would hold its frame, and with it blocks, until Python looks for cycles."""
+    place = Place(tmp_path, RemoteFolder)
+    reader = PackReader(place.source(), 1 << 20)
+    where = Location(PACK, 0, 1000, 0, 100)
+    left: weakref.WeakSet[CorruptionError] = weakref.WeakSet()
+    made = 0
+
+    def damaged() -> CorruptionError:
+        nonlocal made
+        made += 1
+        error = CorruptionError("damaged")
+        left.add(error)
+        return error
+
+    def verify(_data: memoryview) -> None:
+        raise damaged()
+
+    caplog.set_level(logging.CRITICAL)  # a record would keep it as well
+    gc.disable()
+    try:
+        with contextlib.suppress(CorruptionError):  # pytest.raises would keep it
+            reader.read(where, verify)
+        assert made == 2, "fetched again, once"
+        assert not left
+    finally:
+        gc.enable()
+        place.close()

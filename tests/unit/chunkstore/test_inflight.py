@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -102,3 +104,35 @@ def test_a_request_that_no_thread_can_be_started_for_fails_and_is_sent_the_next_
     assert bytes(fetch.granule(0)) == b"x"
     requests.close()
     assert (requests._connected, requests._running, requests._running_bytes) == (0, 0, 0)
+
+
+def test_a_request_that_failed_holds_no_memory() -> None:
+    """Its error would hold the frame that had the buffer, until cycles are looked for."""
+    made: list[weakref.ref[bytearray]] = []
+    ended = threading.Semaphore(0)
+
+    class Memory(bytearray):
+        pass
+
+    def get(_fetch: Fetch) -> bytes:
+        memory = Memory(100)
+        made.append(weakref.ref(memory))
+        try:
+            raise OSError("the cable is out")
+        except OSError as error:
+            raise StorageTransientError("the store is away") from error
+
+    requests = InFlight(
+        get, lambda _fetch, _data: None, lambda _pack, _number: False, lambda _: ended.release(), 2
+    )
+    gc.disable()
+    try:
+        for number in range(4):
+            requests.ask(PackId(b"a" * 32), [number], demand=False)
+            ended.acquire()
+            ended.acquire()
+        requests.close()
+        assert len(made) == 4
+        assert [memory() for memory in made] == [None] * 4
+    finally:
+        gc.enable()
