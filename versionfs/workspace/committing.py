@@ -196,8 +196,9 @@ class Committing:
                 f"{name} has moved, and others changed what you changed; nothing was committed",
                 overlaps,
                 hint="look at theirs with `versionfs diff`, take them with `versionfs restore PATH`"
-                " and do your change again, or keep all your work on a branch of its own with "
-                "`versionfs branch NAME --from-workspace` and commit it there",
+                " (of a folder, with all that you changed in it) and do your change again, or keep "
+                "all your work on a branch of its own with `versionfs branch NAME "
+                "--from-workspace` and commit it there" + (_TOP if b"." in dict(overlaps) else ""),
             )
         pipeline.metadata.finish()
         return _resolved(pipeline, result.root)
@@ -240,6 +241,11 @@ def _resolved(pipeline: Pipeline, entry: Entry) -> Entry:
     if entry.location is None or entry.stamp == bytes(len(entry.stamp)):
         return entry
     return entry._replace(location=pipeline.metadata.resolve(entry.node).location)
+
+
+_TOP: Final = (
+    "; to restore `.` discards all that you changed: give the top the mode and attributes of theirs"
+)
 
 
 def _told(conflict: Conflict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Generator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from versionfs.errors import NotFoundError
 from versionfs.tree import same_entry
@@ -43,6 +43,20 @@ def restore(workspace: Workspace, paths: list[bytes]) -> Generator[Step, None, i
     return count
 
 
+class _At(NamedTuple):
+    """A name in a directory, as it was when it was looked for, and the base's root of that time."""
+
+    folder: Folder
+    above: bytes
+    name: bytes
+    root: Entry
+
+    @property
+    def key(self) -> bytes:
+        """That of its record, if it has one."""
+        return name_key(self.folder.number, self.name)
+
+
 class _Restoring:
     """One path. What programs make meanwhile, between the steps, stays as it is."""
 
@@ -61,54 +75,112 @@ class _Restoring:
         held: list[int] = []
         try:
             folder = names.root
-            for part in parts[:-1]:
+            for depth, part in enumerate(parts[:-1]):
                 found = yield from fetched(lambda f=folder, n=part: names.find(f, n))  # type: ignore[misc]
-                if found is None:
-                    raise self._nothing(path)
-                number = names.enter(folder, part, found)
-                held.append(number)
-                child = names.folders.get(number)
+                child = None
+                if found is not None:
+                    held.append(names.enter(folder, part, found))
+                    child = names.folders.get(held[-1])
                 if child is None:
-                    raise self._nothing(path)
+                    raise (yield from self._without(parts, depth + 1))
                 folder = child
-            name = parts[-1]
-            root, walk = self._workspace.base.root, names.trees.walk_path
-            entry = yield from fetched(lambda: walk(root, path))
-            if names.table.get(name_key(folder.number, name)) is not None:
-                yield from self._name(folder, name)
-            elif entry is None and (yield from fetched(lambda: names.find(folder, name))) is None:
-                raise self._nothing(path)
-            if entry is not None and self._workspace.base.root is root:
-                yield (yield from fetched(lambda: self._bring(folder, name, entry)))
+            yield from self._one(folder, parts)
         finally:
             for number in reversed(held):
                 self._workspace.forget(number, 1)
         return self._count
 
-    def _bring(self, folder: Folder, name: bytes, entry: Entry) -> list[Dropped]:
-        """Gives a name what the commit has there, if the directory lies over another one.
+    def _one(self, folder: Folder, parts: list[bytes]) -> Generator[Step, None, None]:
+        names, name = self._names, parts[-1]
+        root, walk = self._workspace.base.root, self._names.trees.walk_path
+        entry = yield from fetched(lambda: walk(root, b"/".join(parts)))
+        at = _At(folder, b"/".join(parts[:-1]), name, root)
+        value = names.table.get(at.key)
+        if entry is None and value is None:
+            if (yield from fetched(lambda: names.find(folder, name))) is None:
+                raise self._nothing(parts)
+            return
+        if entry is not None and (yield from fetched(lambda: self._is_back(at, entry))):
+            return
+        if not self._is_there(at):
+            return
+        value = names.table.get(at.key)
+        if value is not None and (entry is None or self._is_folder(value)):
+            yield from self._name(folder, name)
+        if entry is not None:
+            yield (yield from fetched(lambda: self._bring(at, entry)))
 
-        It was made anew, or moved there: without changes it shows nothing, or something else.
-        """
+    def _is_there(self, at: _At) -> bool:
+        """Whether the directory is where it was, and the base is what it was."""
+        folder = at.folder
+        return (
+            self._workspace.base.root is at.root
+            and not folder.is_gone
+            and folder.path() == at.above
+        )
+
+    def _is_folder(self, value: bytes) -> bool:
+        number, _ = decode_name(value)
+        return number != WHITEOUT and self._names.inode(number).is_dir
+
+    def _is_back(self, at: _At, entry: Entry) -> bool:
+        """Whether a name in a directory over another one has what the commit has there already."""
         names = self._names
+        value = names.table.get(at.key)
+        found = names.find_in_base(at.folder, at.name)
+        if value is None or _is_entry(found, entry):
+            return False  # Without the record it would be so, too.
+        number, _ = decode_name(value)
+        if number == WHITEOUT:
+            return False
+        if next(iter(names.table.scan(names_prefix(number))), None) is not None:
+            return False
+        return _is_unchanged(names.inode(number), entry)
+
+    def _bring(self, at: _At, entry: Entry) -> list[Dropped]:
+        """Gives a name what the commit has there, in place of the record that it has, all at once.
+
+        If the directory lies over another one, that takes a record: it was made anew, or moved
+        there, and without changes shows nothing, or something else.
+        """
+        names, folder, name = self._names, at.folder, at.name
         found = names.find_in_base(folder, name)
-        if folder.is_gone or names.table.get(name_key(folder.number, name)) is not None:
+        value = names.table.get(at.key)
+        if not self._is_there(at) or (value is None and _is_entry(found, entry)):
             return []
-        if found is not None and same_entry(found.leaf.entry(found.position), entry):
-            return []
+        if value is not None and (self._is_folder(value) or self._is_later(decode_name(value)[1])):
+            return []  # It was made meanwhile.
         child = folder.children.get(name) if folder.children else None
         changes = self._workspace.overlay.changes()
-        inode = changes.add(Inode.of_entry(names.free_number(folder.number, name), entry))
-        changes.name(folder, name, inode.number)
-        changes.apply()
+        lost = None if value is None else _lose(changes, value)
+        number = None
+        if not _is_entry(found, entry):
+            inode = changes.add(Inode.of_entry(names.free_number(folder.number, name), entry))
+            number = inode.number
+        changes.name(folder, name, number)
+        # It frees what was there, and is to work on a full disk.
+        changes.apply(frees=True)
         names.unpin(folder, name)
-        self._count += 1
+        self._discard_bytes(lost)
+        self._count = self._count or 1
         dropped = [Dropped(folder.number, name), Dropped(folder.number, None)]
         return dropped if child is None else dropped + removed(child)
 
-    def _nothing(self, path: bytes) -> NotFoundError:
+    def _without(self, parts: list[bytes], depth: int) -> Generator[Step, None, NotFoundError]:
+        """Returns why a path cannot come back whose first ``depth`` parts are no folder."""
+        root, walk = self._workspace.base.root, self._names.trees.walk_path
+        entry = yield from fetched(lambda: walk(root, b"/".join(parts)))
+        if entry is None:
+            return self._nothing(parts)
+        path, top = _text(parts), _text(parts[:depth])
         return NotFoundError(
-            f"there is nothing at {path.decode('utf-8', 'replace')}, changed or not",
+            f"there is no folder {top} that {path} could come back to",
+            hint=f"`versionfs restore {top}` brings that back, with all that is in it",
+        )
+
+    def _nothing(self, parts: list[bytes]) -> NotFoundError:
+        return NotFoundError(
+            f"there is nothing at {_text(parts)}, changed or not",
             hint="`versionfs status` lists what is changed",
         )
 
@@ -155,20 +227,17 @@ class _Restoring:
         names = self._names
         if names.table.get(name_key(folder.number, name)) != value:
             return
-        number, _ = decode_name(value)
         changes = self._workspace.overlay.changes()
-        lost = None
-        if number != WHITEOUT:
-            lost = changes.inode(number)
-            lost.nlink -= 1
-            if not lost.nlink:
-                changes.remove(lost)
+        lost = _lose(changes, value)
         changes.name(folder, name, None)
         changes.apply(frees=True)
         names.unpin(folder, name)
-        if lost is not None and not lost.nlink and number not in names.orphans:
-            self._workspace.files.discard(lost)
+        self._discard_bytes(lost)
         self._count += 1
+
+    def _discard_bytes(self, lost: Inode | None) -> None:
+        if lost is not None and not lost.nlink and lost.number not in self._names.orphans:
+            self._workspace.files.discard(lost)
 
     def _reset(self, folder: Folder, entry: Entry) -> None:
         """Gives a directory its attributes of the base; its record stays."""
@@ -268,6 +337,40 @@ class _Restoring:
         dropped = [Dropped(parent.number, name), Dropped(parent.number, None)]
         # Unchanged directories below have no records, yet the kernel may know them.
         return dropped + removed(folder)
+
+
+def _text(parts: list[bytes]) -> str:
+    return b"/".join(parts).decode("utf-8", "replace")
+
+
+def _lose(changes: Changes, value: bytes) -> Inode | None:
+    """Takes a name from what a record says, which is no directory; returns that, if anything."""
+    number, _ = decode_name(value)
+    if number == WHITEOUT:
+        return None
+    lost = changes.inode(number)
+    lost.nlink -= 1
+    if not lost.nlink:
+        changes.remove(lost)
+    return lost
+
+
+def _is_entry(found: InBase | None, entry: Entry) -> bool:
+    return found is not None and same_entry(found.leaf.entry(found.position), entry)
+
+
+def _is_unchanged(inode: Inode, entry: Entry) -> bool:
+    """Whether an inode is what an unchanged entry becomes; times of access and change aside."""
+
+    def looks(one: Inode) -> tuple[object, ...]:
+        base = one.base
+        content = None if base is None else (base.kind, base.size, base.content, base.stamp)
+        return (
+            one.mode, one.uid, one.gid, one.nlink, one.mtime_ns, one.layers, one.target,
+            one.xattrs, content,
+        )  # fmt: skip
+
+    return looks(inode) == looks(Inode.of_entry(inode.number, entry))
 
 
 def _is_of(inode: Inode, found: InBase) -> bool:

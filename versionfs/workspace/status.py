@@ -53,7 +53,7 @@ class Status:
         them. ``.`` is the root, where its mode or attributes changed.
         """
         yield from self._root_change()
-        yield from self._below(b"", ROOT, self._root)
+        yield from self._below(b"", ROOT, self._root, None)
 
     def differences(self) -> Iterator[Change]:
         """Yields what a commit would change, in path order, as ``tree.diff`` does of two trees.
@@ -69,7 +69,14 @@ class Status:
         if (inode.mode & 0o7777, inode.xattrs) != (root.mode, root.xattrs):
             yield Change(b".", root, root._replace(mode=inode.mode & 0o7777, xattrs=inode.xattrs))
 
-    def _below(self, path: bytes, number: int, base: Entry | None) -> Iterator[Change]:
+    def _below(
+        self, path: bytes, number: int, base: Entry | None, there: Entry | None
+    ) -> Iterator[Change]:
+        """Tells of the records in a directory that lies over ``base``.
+
+        ``there`` is the one that the commit has at its path, if that is another: what is as it is
+        there, as after a restore, is not told.
+        """
         prefix = names_prefix(number)
         for key, value in self._frozen.scan(prefix):
             name = key[len(prefix) :]
@@ -79,17 +86,21 @@ class Status:
             if old is None and new is None:
                 continue
             inode = self._inode(child) if new is not None and new.is_dir else None
+            committed = self._lookup(there, name)
+            if _is_same(committed, new) and (inode is None or _lies_over(inode, committed)):
+                if inode is not None:
+                    yield from self._below(path + name + b"/", child, committed, None)
+                continue
             another = (
-                inode is not None
-                and old is not None
-                and old.is_dir
-                and (inode.base is None or inode.base.content != old.content)
+                inode is not None and old is not None and old.is_dir and not _lies_over(inode, old)
             )
             if another or not _is_same(old, new):
                 yield Change(path + name, old, new)
             if inode is not None:
-                below = inode.base if another or old is None or not old.is_dir else old
-                yield from self._below(path + name + b"/", child, below)
+                is_over = old is not None and old.is_dir and not another
+                below = old if is_over else inode.base
+                other = old if another and there is None else committed
+                yield from self._below(path + name + b"/", child, below, other)
 
     def _differences(
         self, path: bytes, number: int, old: Entry | None, base: Entry | None
@@ -208,6 +219,11 @@ def _node(entry: Entry | None) -> NodeRef | None:
     if entry is None or not entry.is_dir or entry.location is None:
         return None
     return entry.node
+
+
+def _lies_over(inode: Inode, entry: Entry | None) -> bool:
+    """Whether a directory lies over the tree of an entry."""
+    return inode.base is not None and entry is not None and inode.base.content == entry.content
 
 
 def _name(pair: tuple[Entry | None, Entry | None]) -> bytes:

@@ -480,7 +480,7 @@ import sys, threading
 from pathlib import Path
 from tests.support.remote import RemoteFolder
 from versionfs.chunkstore import DiskCache, FetchingSource, PackRange, inflight
-from versionfs.types import Location, PackId
+from versionfs.types import PackId
 
 class Hanging(RemoteFolder):
     def get(self, key, start=0, length=None):

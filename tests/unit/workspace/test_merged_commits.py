@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.support.stores import make_store
-from versionfs.errors import FileSystemError, OverlapError
+from versionfs.errors import FileSystemError, NotFoundError, OverlapError
 from versionfs.objectstore import WouldBlock
 from versionfs.repo import Store
 from versionfs.transfer import import_source
@@ -19,8 +21,9 @@ from versionfs.types import Commit
 from versionfs.workspace import CommitRequest, Workspace, commit, folder_of, restore
 from versionfs.workspace.committing import Committing, recover_now
 from versionfs.workspace.folders import Folder
-from versionfs.workspace.following import Dropped
+from versionfs.workspace.following import Dropped, Step
 from versionfs.workspace.names import InBase
+from versionfs.workspace.status import Status
 
 _REQUEST = CommitRequest("set", "main", "message", "author")
 
@@ -130,6 +133,45 @@ def _end(steps: Iterator[object]) -> None:
     for step in steps:
         if callable(step):
             step()
+
+
+def _counted(steps: Generator[Step, None, int]) -> int:
+    """Does the steps; returns what they come to."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return int(end.value)
+        if callable(step):
+            step()
+
+
+def _changed(workspace: Workspace) -> list[bytes]:
+    """Returns the paths that `versionfs status` tells."""
+    frozen = workspace.records.frozen()
+    assert frozen is not None
+    with frozen:
+        root, trees = workspace.base.root, workspace.names.trees
+        status = Status(trees, frozen, workspace.records.staging, root)
+        return [change.path for change in status.changes()]
+
+
+def _once(
+    made: Made, monkeypatch: pytest.MonkeyPatch, look: int, meanwhile: Callable[[], object]
+) -> None:
+    """Lets one of the next looks at the base wait for the network, while something else is done."""
+    names = made.workspace.names
+    find, blocked, looks = names.find_in_base, False, 0
+
+    def remote(folder: Folder, name: bytes) -> InBase | None:
+        nonlocal blocked, looks
+        looks += 1
+        if looks > look and not blocked:
+            blocked = True
+            raise WouldBlock(meanwhile)
+        return find(folder, name)
+
+    monkeypatch.setattr(names, "find_in_base", remote)
 
 
 # -- commits of others in between ----------------------------------------------------------------
@@ -490,6 +532,46 @@ def test_the_root_has_a_name_among_what_overlaps(made: Made) -> None:
     with pytest.raises(OverlapError) as error:
         commit(ours, _REQUEST)
     assert error.value.problems == [(b".", "both changed it")]
+    assert "restore `.` discards all" in str(error.value)
+
+
+def test_what_is_restored_already_is_left_alone(made: Made) -> None:
+    ours = made.workspace
+    _made_anew(ours)
+    _create(ours, b"sub/x", b"ours")
+    assert _counted(restore(ours, [b"sub/x"])) == 1
+    assert _counted(restore(ours, [b"sub/deep"])) == 1
+    number = _look(ours, b"sub/x")
+    inside = _look(ours, b"sub/deep/z")
+    for path in (b"sub/x", b"sub/deep"):
+        steps = [step for step in restore(ours, [path]) if step]
+        assert steps == []
+    assert _look(ours, b"sub/x") == number
+    assert ours.files.read(inside, 0, 99) == b"first sub/deep/z"
+    # What is as in the commit is no change, as `diff` has it.
+    assert _changed(ours) == [b"sub"]
+    _write(ours, b"sub/x", 0, b"AGAIN")
+    assert _changed(ours) == [b"sub", b"sub/x"]
+    assert _counted(restore(ours, [b"sub/x"])) == 1
+    assert _text(ours, b"sub/x") == b"first sub/x"
+
+
+@pytest.mark.parametrize("path", [b"sub/deep/z", b"sub/x"])
+def test_what_cannot_come_back_alone_is_told(made: Made, path: bytes) -> None:
+    ours = made.workspace
+    if path == b"sub/x":
+        _remove_sub(ours)
+        top = b"sub"
+    else:
+        _made_anew(ours)
+        top = b"sub/deep"
+    with pytest.raises(NotFoundError, match=f"versionfs restore {top.decode()}`") as error:
+        _end(restore(ours, [path]))
+    assert "could come back to" in error.value.message
+    _end(restore(ours, [top]))
+    assert _text(ours, path) == b"first " + path
+    with pytest.raises(NotFoundError, match="nothing at nowhere/x"):
+        _end(restore(ours, [b"nowhere/x"]))
 
 
 # -- restoring while programs work ---------------------------------------------------------------
@@ -542,6 +624,76 @@ def test_a_name_that_changes_while_a_restore_fetches(
     ours.forget(_create(ours, b"old", b"made meanwhile"), 1)
     _end(steps)
     assert _text(ours, b"old") == b"made meanwhile"
+
+
+@pytest.mark.parametrize("look", [0, 1])
+def test_a_folder_moved_while_a_name_in_it_comes_back(
+    made: Made, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    ours = made.workspace
+    _made_anew(ours)
+    _once(made, monkeypatch, look, lambda: ours.overlay.rename(1, b"sub", 1, b"other"))
+    assert _counted(restore(ours, [b"sub/x"])) == 0
+    assert ours.lookup(_look(ours, b"other"), b"x") is None
+
+
+@pytest.mark.parametrize("look", [0, 1])
+def test_what_is_made_where_a_name_comes_back_stays(
+    made: Made, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    ours = made.workspace
+    _made_anew(ours)
+    _once(made, monkeypatch, look, lambda: _create(ours, b"sub/x", b"made meanwhile"))
+    assert _counted(restore(ours, [b"sub/x"])) == 0
+    assert _text(ours, b"sub/x") == b"made meanwhile"
+
+
+@pytest.mark.parametrize("look", [0, 1])
+def test_a_folder_removed_while_a_name_in_it_comes_back(
+    made: Made, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    ours = made.workspace
+    _made_anew(ours)
+    _once(made, monkeypatch, look, lambda: ours.overlay.rmdir(1, b"sub"))
+    assert _counted(restore(ours, [b"sub/x"])) == 0
+    assert ours.lookup(1, b"sub") is None
+
+
+@pytest.mark.parametrize("look", [0, 1])
+def test_a_base_that_moves_on_while_a_name_comes_back(
+    made: Made, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    """The name would get what an older commit has, and the next commit undo theirs."""
+    ours = made.workspace
+    _write(ours, b"a", 0, b"OURS")
+
+    def theirs() -> None:
+        made.by_others(lambda other: _write(other, b"a", 0, b"THEIR"))
+        ours.base = made.head()
+
+    _once(made, monkeypatch, look, theirs)
+    assert _counted(restore(ours, [b"a"])) == 0
+    assert _text(ours, b"a")[:4] == b"OURS", "it stays for who looks again"
+
+
+def test_a_full_disk_leaves_ours_or_what_the_commit_has(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = made.workspace
+    _made_anew(ours)
+    _create(ours, b"sub/x", b"ours")
+    real, left = ours.records.apply, [1]
+
+    def full(mutations: Sequence[tuple[bytes, bytes | None]], *, frees: bool = False) -> None:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "full")
+        left[0] -= 1
+        real(mutations, frees=frees)
+
+    monkeypatch.setattr(ours.records, "apply", full)
+    with contextlib.suppress(OSError):
+        _end(restore(ours, [b"sub/x"]))
+    assert _text(ours, b"sub/x") in (b"ours", b"first sub/x")
 
 
 @pytest.mark.parametrize("at", range(4))
