@@ -10,6 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.mount.support import commit, file, folder, link, settings_at
+from versionfs.fuse.answers import answers
+from versionfs.fuse.branch_requests import BranchRequests
 from versionfs.repo import Store, parse_spec
 from versionfs.vfs import FileSystem, Owner
 from versionfs.vfs.directories import PACKS
@@ -116,14 +118,21 @@ def test_packed_entries_are_those_given_one_by_one(store, room, owner):
     assert packing.statistics().leaves <= 1
 
 
-def test_packed_from_any_offset(store):
+@pytest.mark.parametrize("ahead", [False, True])
+def test_packed_from_any_offset(store, ahead):
     fs = FileSystem(store, parse_spec("photos/main@~0"), Owner(0, 0))
     whole = listed(fs, 1 << 20)
     handle = fs.opendir(folder_number(fs))
     for start in (500, 2, 0, 912, 1, 700, 300):
         data = fs.readdir_packed(handle, start, 2048)
         assert data is not None
-        assert unpack(data)[0] == whole[start]
+        found = unpack(data)
+        assert found[0] == whole[start]
+        if ahead:
+            fs.look_ahead(handle)
+        following = fs.readdir_packed(handle, found[-1].offset, 2048)
+        assert following is not None
+        assert unpack(following)[:1] == whole[found[-1].offset :][:1]
     assert fs.readdir_packed(handle, len(whole), 4096) == b""
     assert fs.readdir_packed(handle, 5, 10) == b""  # no room for any
     assert os.fsencode("f0000") in [entry.name for entry in whole]
@@ -164,16 +173,24 @@ def test_what_comes_next_is_read_before_it_is_asked_for(tmp_path):
         assert fs.statistics().inodes == 9000
 
 
-def test_a_listing_that_was_read_ahead_goes_on_where_it_is_asked_to(store):
-    fs = FileSystem(store, parse_spec("photos/main@~0"), Owner(0, 0))
-    whole = listed(fs, 1 << 20)
-    handle = fs.opendir(folder_number(fs))
-    for start in (500, 2, 0, 912, 1, 700, 300):
-        data = fs.readdir_packed(handle, start, 2048)
-        fs.look_ahead(handle)
-        assert data is not None
-        first = unpack(data)
-        assert first[0] == whole[start]
-        following = fs.readdir_packed(handle, first[-1].offset, 2048)
-        assert following is not None
-        assert unpack(following)[:1] == whole[first[-1].offset :][:1]
+def test_to_look_ahead_in_what_is_closed_is_nothing_to_report(tmp_path, caplog):
+    """A client may close a folder before the loop comes to it."""
+    with Store.create(settings_at(tmp_path / "home")) as store:
+        commit(store, {b"d/f%04d" % i: file(b"%d" % i) for i in range(900)})
+        fs = FileSystem(store, None, Owner(os.getuid(), os.getgid()), writable=True)
+        assert fs.branches is not None
+        answer = answers(fs, BranchRequests(fs))
+        number = ROOT
+        for name in (b"photos", b"main", b"d"):
+            prepare = fs.preparation(number, name)
+            if prepare is not None:
+                prepare()
+            number = answer["lookup"](number, name)[0].number
+        handle = answer["opendir"](number)[0]
+        assert fs.branches.has(handle)
+        assert answer["readdir"](handle, 0, 4096)
+        assert answer["look_ahead"]() == 0
+        answer["releasedir"](handle)
+        assert answer["look_ahead"]() < 0
+        assert not caplog.records
+        fs.branches.close()

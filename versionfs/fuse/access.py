@@ -20,6 +20,7 @@ from versionfs.workspace import (
     Status,
     Workspace,
     commit,
+    finished,
     folder_of,
     move,
     owner_of,
@@ -188,14 +189,7 @@ class _OpenedWorkspace:
     def restore(self, paths: Sequence[bytes]) -> int:
         """Discards what is changed at and below paths."""
         recover_now(self._workspace, self._repository, self._branch)
-        steps = restore(self._workspace, list(paths))
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                return int(end.value)
-            if callable(step):
-                step()
+        return finished(restore(self._workspace, list(paths)))
 
     def move(self, name: str) -> None:
         """Moves the changes to a new branch at the base."""

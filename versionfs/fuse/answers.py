@@ -45,7 +45,10 @@ def _plain(kind: str, method: Callable[..., object]) -> Answer:
 
 
 class Reading:
-    """The requests that a read-only mount serves. Its public methods are the kinds."""
+    """The requests that a read-only mount serves.
+
+    Its public methods are the kinds, and ``look_ahead``, which answers none.
+    """
 
     def __init__(self, filesystem: FileSystem) -> None:
         self._fs = filesystem

@@ -6,6 +6,7 @@ workspace knows. Used from one thread only, but for the work that is handed out.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from versionfs.errors import ConflictError
+from versionfs.errors import ConflictError, FileSystemError
 from versionfs.repo import Store
 from versionfs.tree import Shown
 from versionfs.types import Commit
@@ -220,8 +221,15 @@ class Branches:
         return handle
 
     def listing(self, handle: int) -> tuple[Branch, WorkspaceListing]:
-        """Returns an open directory."""
-        return self._listings[handle]
+        """Returns an open directory.
+
+        Raises:
+            FileSystemError: EBADF: there is none, or no longer.
+        """
+        found = self._listings.get(handle)
+        if found is None:
+            raise FileSystemError(errno.EBADF)
+        return found
 
     def releasedir(self, handle: int) -> None:
         """Closes a directory."""

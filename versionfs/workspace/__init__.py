@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         recover_now,
     )
     from versionfs.workspace.content import LayeredFile
-    from versionfs.workspace.following import Dropped, Step, fetched
+    from versionfs.workspace.following import Dropped, Step, fetched, finished
     from versionfs.workspace.inode import ROOT
     from versionfs.workspace.journal import Mutation
     from versionfs.workspace.listing import WorkspaceListing
@@ -56,6 +56,7 @@ __all__ = [
     "encode_base",
     "existing",
     "fetched",
+    "finished",
     "folder_of",
     "move",
     "nothing_to_move",
@@ -81,7 +82,7 @@ __getattr__ = names_of(
             "recover_now",
         ),
         "content": ("LayeredFile",),
-        "following": ("Dropped", "Step", "fetched"),
+        "following": ("Dropped", "Step", "fetched", "finished"),
         "inode": ("ROOT",),
         "journal": ("Mutation",),
         "listing": ("WorkspaceListing",),

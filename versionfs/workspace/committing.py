@@ -8,7 +8,7 @@ next commit.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ from versionfs.tree import Conflict, merge_trees, same_entry
 from versionfs.types import Commit, Entry
 from versionfs.workspace.base import PENDING_KEY, Pending, decode_pending, encode_pending
 from versionfs.workspace.build import Build, unread
-from versionfs.workspace.following import Step, fetched
+from versionfs.workspace.following import Step, fetched, finished
 from versionfs.workspace.settling import Cut, Settling
 from versionfs.workspace.table import FrozenTable
 
@@ -305,7 +305,7 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
 
 def recover_now(workspace: Workspace, repository: str, branch: str) -> None:
     """Does what ``recover`` does, in this thread, which may block."""
-    _run(recover(workspace, repository, branch))
+    finished(recover(workspace, repository, branch))
 
 
 def commit(workspace: Workspace, request: CommitRequest) -> CommitResult:
@@ -319,13 +319,7 @@ def commit(workspace: Workspace, request: CommitRequest) -> CommitResult:
     committing.cut()
     try:
         committing.publish()
-        _run(committing.settle())
+        finished(committing.settle())
     finally:
         committing.end()
     return committing.result
-
-
-def _run(steps: Iterable[Step]) -> None:
-    for step in steps:
-        if callable(step):
-            step()

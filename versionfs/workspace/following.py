@@ -39,6 +39,21 @@ def fetched(work: Callable[[], T]) -> Generator[Step, None, T]:
             yield wait.fetch
 
 
+def finished(steps: Generator[Step, None, T]) -> T:
+    """Does steps one after the other, where it may wait, and returns what they come to.
+
+    Nobody is told what the kernel must drop: this is for workspaces without a mount.
+    """
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if callable(step):
+            step()
+
+
 class _Changed(NamedTuple):
     """A name that differs: whether it was and is a directory, and the tree of that, if any."""
 

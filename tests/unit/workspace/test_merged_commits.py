@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from versionfs.types import Commit
 from versionfs.workspace import CommitRequest, Workspace, commit, folder_of, restore
 from versionfs.workspace.committing import Committing, recover_now
 from versionfs.workspace.folders import Folder
-from versionfs.workspace.following import Dropped, Step
+from versionfs.workspace.following import Dropped, finished
 from versionfs.workspace.names import InBase
 from versionfs.workspace.status import Status
 
@@ -127,23 +127,6 @@ def _committed(
             dropped += step
     committing.end()
     return dropped
-
-
-def _end(steps: Iterator[object]) -> None:
-    for step in steps:
-        if callable(step):
-            step()
-
-
-def _counted(steps: Generator[Step, None, int]) -> int:
-    """Does the steps; returns what they come to."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            return int(end.value)
-        if callable(step):
-            step()
 
 
 def _changed(workspace: Workspace) -> list[bytes]:
@@ -539,8 +522,8 @@ def test_what_is_restored_already_is_left_alone(made: Made) -> None:
     ours = made.workspace
     _made_anew(ours)
     _create(ours, b"sub/x", b"ours")
-    assert _counted(restore(ours, [b"sub/x"])) == 1
-    assert _counted(restore(ours, [b"sub/deep"])) == 1
+    assert finished(restore(ours, [b"sub/x"])) == 1
+    assert finished(restore(ours, [b"sub/deep"])) == 1
     number = _look(ours, b"sub/x")
     inside = _look(ours, b"sub/deep/z")
     for path in (b"sub/x", b"sub/deep"):
@@ -552,7 +535,7 @@ def test_what_is_restored_already_is_left_alone(made: Made) -> None:
     assert _changed(ours) == [b"sub"]
     _write(ours, b"sub/x", 0, b"AGAIN")
     assert _changed(ours) == [b"sub", b"sub/x"]
-    assert _counted(restore(ours, [b"sub/x"])) == 1
+    assert finished(restore(ours, [b"sub/x"])) == 1
     assert _text(ours, b"sub/x") == b"first sub/x"
 
 
@@ -566,12 +549,12 @@ def test_what_cannot_come_back_alone_is_told(made: Made, path: bytes) -> None:
         _made_anew(ours)
         top = b"sub/deep"
     with pytest.raises(NotFoundError, match=f"versionfs restore {top.decode()}`") as error:
-        _end(restore(ours, [path]))
+        finished(restore(ours, [path]))
     assert "could come back to" in error.value.message
-    _end(restore(ours, [top]))
+    finished(restore(ours, [top]))
     assert _text(ours, path) == b"first " + path
     with pytest.raises(NotFoundError, match="nothing at nowhere/x"):
-        _end(restore(ours, [b"nowhere/x"]))
+        finished(restore(ours, [b"nowhere/x"]))
 
 
 # -- restoring while programs work ---------------------------------------------------------------
@@ -608,21 +591,12 @@ def test_a_name_that_changes_while_a_restore_fetches(
 ) -> None:
     ours = made.workspace
     _create(ours, b"old")
-    find, blocked = ours.names.find_in_base, False
-
-    def remote(folder: Folder, name: bytes) -> InBase | None:
-        nonlocal blocked
-        if not blocked:
-            blocked = True
-            raise WouldBlock(lambda: None)
-        return find(folder, name)
-
-    monkeypatch.setattr(ours.names, "find_in_base", remote)
+    _once(made, monkeypatch, 0, lambda: None)
     steps = restore(ours, [b"old"])
     assert callable(next(steps))
     ours.overlay.unlink(1, b"old")
     ours.forget(_create(ours, b"old", b"made meanwhile"), 1)
-    _end(steps)
+    finished(steps)
     assert _text(ours, b"old") == b"made meanwhile"
 
 
@@ -633,30 +607,30 @@ def test_a_folder_moved_while_a_name_in_it_comes_back(
     ours = made.workspace
     _made_anew(ours)
     _once(made, monkeypatch, look, lambda: ours.overlay.rename(1, b"sub", 1, b"other"))
-    assert _counted(restore(ours, [b"sub/x"])) == 0
+    assert finished(restore(ours, [b"sub/x"])) == 0
     assert ours.lookup(_look(ours, b"other"), b"x") is None
 
 
 @pytest.mark.parametrize("look", [0, 1])
-def test_what_is_made_where_a_name_comes_back_stays(
-    made: Made, monkeypatch: pytest.MonkeyPatch, look: int
+@pytest.mark.parametrize("is_made", [True, False])
+def test_what_is_made_or_removed_where_a_name_comes_back_stays_so(
+    made: Made, monkeypatch: pytest.MonkeyPatch, look: int, is_made: bool
 ) -> None:
     ours = made.workspace
     _made_anew(ours)
-    _once(made, monkeypatch, look, lambda: _create(ours, b"sub/x", b"made meanwhile"))
-    assert _counted(restore(ours, [b"sub/x"])) == 0
-    assert _text(ours, b"sub/x") == b"made meanwhile"
 
+    def meanwhile() -> None:
+        if is_made:
+            _create(ours, b"sub/x", b"made meanwhile")
+        else:
+            ours.overlay.rmdir(1, b"sub")
 
-@pytest.mark.parametrize("look", [0, 1])
-def test_a_folder_removed_while_a_name_in_it_comes_back(
-    made: Made, monkeypatch: pytest.MonkeyPatch, look: int
-) -> None:
-    ours = made.workspace
-    _made_anew(ours)
-    _once(made, monkeypatch, look, lambda: ours.overlay.rmdir(1, b"sub"))
-    assert _counted(restore(ours, [b"sub/x"])) == 0
-    assert ours.lookup(1, b"sub") is None
+    _once(made, monkeypatch, look, meanwhile)
+    assert finished(restore(ours, [b"sub/x"])) == 0
+    if is_made:
+        assert _text(ours, b"sub/x") == b"made meanwhile"
+    else:
+        assert ours.lookup(1, b"sub") is None
 
 
 @pytest.mark.parametrize("look", [0, 1])
@@ -672,7 +646,7 @@ def test_a_base_that_moves_on_while_a_name_comes_back(
         ours.base = made.head()
 
     _once(made, monkeypatch, look, theirs)
-    assert _counted(restore(ours, [b"a"])) == 0
+    assert finished(restore(ours, [b"a"])) == 0
     assert _text(ours, b"a")[:4] == b"OURS", "it stays for who looks again"
 
 
@@ -692,7 +666,7 @@ def test_a_full_disk_leaves_ours_or_what_the_commit_has(
 
     monkeypatch.setattr(ours.records, "apply", full)
     with contextlib.suppress(OSError):
-        _end(restore(ours, [b"sub/x"]))
+        finished(restore(ours, [b"sub/x"]))
     assert _text(ours, b"sub/x") in (b"ours", b"first sub/x")
 
 
@@ -708,7 +682,7 @@ def test_a_folder_that_is_renamed_during_its_restore(made: Made, at: int) -> Non
         if index == at:
             break
     ours.overlay.rename(1, b"sub", 1, b"moved")
-    _end(steps)
+    finished(steps)
     assert ours.lookup(1, b"sub") is None
     assert _text(ours, b"moved/deep/z") == b"first sub/deep/z"
     commit(ours, _REQUEST)
@@ -726,7 +700,7 @@ def test_files_made_in_a_new_folder_during_its_restore_stay(made: Made) -> None:
     step = next(steps)
     assert isinstance(step, list)
     _create(ours, b"folder/below/made")
-    _end(steps)
+    finished(steps)
     assert _text(ours, b"folder/below/made") == b"new"
     with pytest.raises(FileNotFoundError):
         _look(ours, b"folder/below/old")
@@ -757,6 +731,6 @@ def test_known_folders_below_a_restored_one_are_gone(made: Made) -> None:
     assert Dropped(deep, None) in dropped
     with pytest.raises(FileSystemError):
         ours.overlay.make(deep, b"new", stat.S_IFREG | 0o644, os.getuid(), os.getgid())
-    _end(restore(ours, [b""]))
+    finished(restore(ours, [b""]))
     assert _text(ours, b"sub/deep/z") == b"first sub/deep/z"
     assert ours.is_clean
