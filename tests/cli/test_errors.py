@@ -129,7 +129,7 @@ def run_as_nobody(cli, *arguments):
         "import os, sys, importlib, pkgutil, versionfs\n"
         "for module in pkgutil.walk_packages(versionfs.__path__, 'versionfs.'):\n"
         "    importlib.import_module(module.name)\n"
-        "import humanize, traceback, encodings.idna, click.shell_completion, difflib\n"
+        "import humanize, traceback, encodings.idna, click.shell_completion, difflib, lmdb._envid\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "sys.exit(versionfs.cli.main.main(sys.argv[1:]))"
     )

@@ -354,14 +354,21 @@ class Run:
     def expect(self, found: Tree, expected: Tree, what: str) -> None:
         assert found == expected, f"{what}:\n{difference(found, expected)}"
 
-    def observe(self, machine: Machine) -> None:
-        """The folder shows what it must. One without changes may have gone to a newer head."""
+    def observe(self, machine: Machine, *, is_told: bool = False) -> None:
+        """The folder shows what it must. One without changes may have gone to a newer head.
+
+        When it went there by itself, the kernel may be told of it just now; ``is_told`` says that
+        a command has waited for that.
+        """
         commit, found = self._shown(machine)
         number = self.commits.index(commit)
         if number != machine.number:
             assert machine.may_follow, f"{machine.name} left its base with changes"
             assert number > machine.number, f"{machine.name} went back"
             self._followed(machine, number)
+            if not is_told and found != machine.view:
+                wait_until(lambda: tree_at(machine.main) == machine.view, 5)
+                found = machine.view
         self.expect(found, machine.view, f"the folder of {machine.name}")
         if machine.held is not None:
             machine.held.check()
@@ -391,7 +398,7 @@ class Run:
 
     def shows_head(self, machine: Machine) -> None:
         """The folder shows the head, and is based on it; so does the snapshot of the head."""
-        self.observe(machine)
+        self.observe(machine, is_told=True)
         assert machine.number == len(self.heads) - 1, f"{machine.name} does not show the head"
         self.same_head(machine)
 

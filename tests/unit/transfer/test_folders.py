@@ -295,6 +295,7 @@ def as_nobody(home: Path, source: Path, code: str) -> str:
         pytest.skip("only root may become somebody else")
     script = (
         "import os, sys; from tests.support.stores import *; from versionfs.errors import *\n"
+        "import lmdb._envid\n"  # loaded when it is needed: nobody may read it then
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "home, source = Path(sys.argv[1]), Path(sys.argv[2]); warnings = []\n"
         "store = make_store(home)\n" + code
