@@ -16,7 +16,10 @@ def main() -> int:
     gc.set_threshold(_YOUNG_OBJECTS, 20, 50)
     from versionfs.cli.main import main as run
 
-    return run()
+    code = run()
+    # What is left goes with the process: to look for cycles in it took a sixth of a short command.
+    gc.freeze()
+    return code
 
 
 if __name__ == "__main__":

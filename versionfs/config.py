@@ -12,9 +12,8 @@ import os
 import pwd
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from versionfs.errors import InvalidInputError
 
@@ -22,8 +21,7 @@ _APPLICATION: Final = "versionfs"
 _MIB: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What one run of versionfs works with; every path is absolute.
 
     ``store`` is a path or a URL. ``home`` is the folder that moves everything, when one is set.
@@ -99,13 +97,13 @@ def load_settings(
     if home_path is not None:
         folders = (home_path / "store", home_path / "cache", home_path / "state", home_path)
     else:
-        import platformdirs
+        import xdg_base_dirs
 
         folders = (
-            platformdirs.user_data_path(_APPLICATION) / "store",
-            platformdirs.user_cache_path(_APPLICATION),
-            platformdirs.user_state_path(_APPLICATION),
-            platformdirs.user_config_path(_APPLICATION),
+            xdg_base_dirs.xdg_data_home() / _APPLICATION / "store",
+            xdg_base_dirs.xdg_cache_home() / _APPLICATION,
+            xdg_base_dirs.xdg_state_home() / _APPLICATION,
+            xdg_base_dirs.xdg_config_home() / _APPLICATION,
         )
     default_store, cache, state, config = folders
     config_file = config / "config.toml"
@@ -139,7 +137,7 @@ def load_settings(
 
 def with_store(settings: Settings, store: str) -> Settings:
     """Returns the settings with another store, named by a path or URL as a flag would."""
-    return replace(settings, store=_store(store, Path.cwd()), default_store=False)
+    return settings._replace(store=_store(store, Path.cwd()), default_store=False)
 
 
 def _read_config(file: Path) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """The vocabulary: ids, locations, entries, commits. No I/O, no behaviour beyond formatting.
 
-Values that exist by the million (entries, extents, locations) are named tuples, because those are
-immutable and cost a third of a frozen dataclass to make; all others are frozen slotted dataclasses.
+They are named tuples. Those are immutable, cost a third of a frozen dataclass to make (entries,
+extents and locations exist by the million), and a tenth to define, as each command does at start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple, NewType
 
 ChunkId = NewType("ChunkId", bytes)
@@ -140,8 +140,7 @@ class Entry(NamedTuple):
         return NodeRef(self.content, self.stamp, self.location)
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """One version: a root directory with its history.
 
     ``root`` is the root directory as an entry with an empty name. ``number`` counts commits along
@@ -156,7 +155,7 @@ class Commit:
     time_ns: int
     message: str
     number: int
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = MappingProxyType({})
 
     @property
     def id(self) -> CommitId:
@@ -169,8 +168,7 @@ class Commit:
         return self.message.split("\n", 1)[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(NamedTuple):
     """The value of a branch or tag: a commit and where it lies.
 
     ``nonce`` is unique to the write that made this value; ``time_ns`` is when it was written.

@@ -10,7 +10,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-MODULES = {"versionfs/tree/_numbers.c": None, "versionfs/fuse/_accelerator.c": "fuse3"}
+MODULES = {
+    "versionfs/_syscalls.c": None,
+    "versionfs/tree/_numbers.c": None,
+    "versionfs/fuse/_accelerator.c": "fuse3",
+}
 """Sources, and the library that each needs."""
 
 

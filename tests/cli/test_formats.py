@@ -82,6 +82,17 @@ def test_starting_up_loads_nothing_heavy(arguments):
     assert done.stderr == "[]\n"
 
 
+def test_a_command_that_ends_looks_for_no_cycles_in_what_it_leaves():
+    code = (
+        "import gc, sys; from versionfs.__main__ import main; code = main();"
+        "print(code, gc.get_freeze_count() > 5_000, len(gc.get_objects()) < 1_000)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 True True"
+
+
 def test_managing_mounts_does_not_load_what_serves_them():
     code = (
         "import sys, versionfs.fuse, versionfs.cli.mounting;"
@@ -97,7 +108,8 @@ def test_an_import_into_a_folder_loads_nothing_that_it_does_not_need(tmp_path):
     code = (
         "import sys; from versionfs.cli.main import main; main(sys.argv[1:]);"
         "heavy = {'pyfuse3', 'trio', 'rich', 'boto3', 'botocore', 'tarfile', 'tempfile', 'email',"
-        " 'ulid', 'difflib', 'tomllib', 'platformdirs', 'importlib.metadata', 'typing_extensions',"
+        " 'ulid', 'difflib', 'tomllib', 'xdg_base_dirs', 'ctypes', 'importlib.metadata',"
+        " 'typing_extensions',"
         " 'pyfastcdc', 'socket'};"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )

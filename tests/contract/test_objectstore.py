@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,7 +53,7 @@ def store(new_store: Callable[[], ObjectStore]) -> ObjectStore:
 
 
 def opened(url: str) -> ObjectStore:
-    return open_object_store(replace(load_settings(os.environ), store=url))
+    return open_object_store(load_settings(os.environ)._replace(store=url))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,7 +60,7 @@ with Store.open(load_settings(os.environ)) as store:
 
 def settings_at(home: Path, server: S3Server, store: str) -> Settings:
     environ = {**os.environ, **server.environment, "VERSIONFS_HOME": str(home)}
-    return replace(load_settings(environ, store=store), s3_endpoint=server.endpoint)
+    return load_settings(environ, store=store)._replace(s3_endpoint=server.endpoint)
 
 
 @pytest.mark.slow

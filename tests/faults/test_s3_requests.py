@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +180,7 @@ def test_a_server_that_hangs_is_not_waited_for_without_end(
     proxy: Proxy, settings: Settings, straight: ObjectStore
 ) -> None:
     straight.put("k", b"data")
-    store = open_object_store(replace(settings, timeout_seconds=3))
+    store = open_object_store(settings._replace(timeout_seconds=3))
     proxy.plan = on("GET", Hang())
     assert store.get("k") == b"data"
     assert store.statistics().retries == 1
@@ -214,7 +213,7 @@ def test_a_reply_that_drips_is_given_up(
     proxy: Proxy, settings: Settings, straight: ObjectStore, after: int
 ) -> None:
     """No time-out of a socket ever passes: a byte comes each 0.1 s."""
-    broken = open_object_store(replace(settings, timeout_seconds=3))
+    broken = open_object_store(settings._replace(timeout_seconds=3))
     assert isinstance(broken, ReadsInto)
     data = os.urandom(200_000)
     straight.put("k", data)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,8 +145,7 @@ def test_no_object_of_ours_shows_a_secret(
         for name, value in environ.items():
             if name.startswith(("AWS_", "VERSIONFS_")):
                 monkeypatch.setenv(name, value)
-        settings = replace(
-            ada.settings,
+        settings = ada.settings._replace(
             store=environ["VERSIONFS_STORE"],
             s3_endpoint=environ.get("VERSIONFS_S3_ENDPOINT"),
             timeout_seconds=0.3,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,7 +104,7 @@ def test_offline_costs_the_budget_once_and_work_goes_on_when_the_server_is_back(
     proxy: Proxy, settings: Settings, straight: ObjectStore
 ) -> None:
     straight.put("k", b"data")
-    store = open_object_store(replace(settings, timeout_seconds=1))
+    store = open_object_store(settings._replace(timeout_seconds=1))
     proxy.plan = always(Reset())
     with pytest.raises(StorageTransientError, match="cannot be reached"):
         store.get("k")
@@ -203,7 +202,7 @@ def test_a_store_that_another_machine_makes_meanwhile_is_opened(
 
     def plan(request: Request) -> None:
         if "list-type=2" in request.path and not made:
-            with Store.create(replace(settings, s3_endpoint=None)) as store:
+            with Store.create(settings._replace(s3_endpoint=None)) as store:
                 made.append(store.id)
 
     proxy.plan = plan
@@ -222,7 +221,7 @@ def test_a_bucket_that_is_gone_does_not_count_as_an_empty_store(
         bring(store, source)
         entry = at(store, b"a")
         assert entry is not None
-    with Store.open(replace(settings, cache_dir=source.parent / "other")) as store:
+    with Store.open(settings._replace(cache_dir=source.parent / "other")) as store:
         photos = store.repository("photos")
         store.refcache.hold()
         assert list(photos.branches()) == ["main"]
@@ -248,9 +247,9 @@ def test_the_name_of_a_server_may_be_a_word(
     """Only Amazon has a name for each bucket; ``bucket.localhost`` is nobody."""
     straight.put("k", b"data")
     named = proxy.endpoint.replace("127.0.0.1", "localhost")
-    assert open_object_store(replace(settings, s3_endpoint=named)).get("k") == b"data"
+    assert open_object_store(settings._replace(s3_endpoint=named)).get("k") == b"data"
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", named)
-    assert open_object_store(replace(settings, s3_endpoint=None)).get("k") == b"data"
+    assert open_object_store(settings._replace(s3_endpoint=None)).get("k") == b"data"
     assert proxy.count() == {"GET": 2}
 
 
@@ -294,9 +293,9 @@ def test_an_endpoint_with_a_password_is_refused_without_repeating_it(
     url = "http://id:hunter2@127.0.0.1:1"
     if where == "environment":
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-        settings = replace(settings, s3_endpoint=None)
+        settings = settings._replace(s3_endpoint=None)
     else:
-        settings = replace(settings, s3_endpoint=url)
+        settings = settings._replace(s3_endpoint=url)
     with pytest.raises(VersionFSError, match="holds a name or password") as caught:
         open_object_store(settings).get("k")
     assert "hunter2" not in str(caught.value)

@@ -6,7 +6,6 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -73,7 +72,7 @@ def there(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     settings = load_settings({**os.environ, "VERSIONFS_HOME": str(tmp_path / "there")})
-    settings = replace(settings, store=f"s3://{s3_server.bucket()}/store")
+    settings = settings._replace(store=f"s3://{s3_server.bucket()}/store")
     with Store.create(settings) as store:
         store.create_repository("photos")
     return settings
@@ -81,7 +80,7 @@ def there(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def in_the_storm(there: Settings, home: Path, proxy: Proxy, *, timeout: float) -> Settings:
     here = load_settings({**os.environ, "VERSIONFS_HOME": str(home)})
-    return replace(here, store=there.store, s3_endpoint=proxy.endpoint, timeout_seconds=timeout)
+    return here._replace(store=there.store, s3_endpoint=proxy.endpoint, timeout_seconds=timeout)
 
 
 def change(source: Path, rng: Random, number: int) -> None:
@@ -182,7 +181,7 @@ def test_a_clone_in_a_storm_copies_all(there: Settings, proxy: Proxy, tmp_path: 
     proxy.plan = storm
     away = in_the_storm(there, tmp_path / "here", proxy, timeout=30)
     with Store.open(away) as origin:
-        target = replace(away, store=str(tmp_path / "copy"), s3_endpoint=None)
+        target = away._replace(store=str(tmp_path / "copy"), s3_endpoint=None)
         with Store.create(target) as copy:
             clone(origin, copy, None)
             photos = copy.repository("photos")

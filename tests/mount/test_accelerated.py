@@ -17,7 +17,8 @@ import pytest
 from tests.mount.support import folder, link
 from versionfs import fuse
 from versionfs.fuse import accelerator, spin
-from versionfs.tree import SWITCH, compiled
+from versionfs.syscalls import SWITCH
+from versionfs.tree import compiled
 
 compiled_only = pytest.mark.skipif(compiled is None, reason="nothing is compiled here")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,8 +36,7 @@ def settings(
     """Leads to the server by way of the proxy."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    return replace(
-        load_settings({**os.environ, "VERSIONFS_HOME": str(tmp_path / "home")}),
+    return load_settings({**os.environ, "VERSIONFS_HOME": str(tmp_path / "home")})._replace(
         store=f"s3://{bucket}/prefix",
         s3_endpoint=proxy.endpoint,
         timeout_seconds=20,
@@ -54,7 +52,7 @@ def broken(settings: Settings) -> ObjectStore:
 @pytest.fixture
 def straight(settings: Settings) -> ObjectStore:
     """The same store without the proxy: another machine."""
-    return open_object_store(replace(settings, s3_endpoint=None))
+    return open_object_store(settings._replace(s3_endpoint=None))
 
 
 def always(fault: Fault) -> Plan:

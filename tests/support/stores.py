@@ -6,7 +6,6 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ LONG_AGO_NS = 1_500_000_000_123_456_789
 
 def settings_in(home: Path, *, store: Path | None = None) -> Settings:
     settings = load_settings({"VERSIONFS_HOME": str(home), "USER": "ada"})
-    return settings if store is None else replace(settings, store=str(store))
+    return settings if store is None else settings._replace(store=str(store))
 
 
 def make_store(home: Path, chunking: ChunkingParameters | None = None) -> Store:

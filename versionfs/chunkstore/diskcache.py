@@ -23,9 +23,8 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from versionfs.chunkstore.direct import DirectWriter
 from versionfs.types import PackId
@@ -66,8 +65,7 @@ def default_cache_bytes(folder: Path) -> int:
     return _DEFAULT_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class CacheUsage:
+class CacheUsage(NamedTuple):
     """Bytes on disk that a cache takes, and may take at most."""
 
     held_bytes: int

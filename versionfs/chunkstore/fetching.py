@@ -6,9 +6,8 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from versionfs.chunkstore.buffers import Buffers
 from versionfs.chunkstore.diskcache import GRANULE_BYTES, DiskCache
@@ -39,8 +38,7 @@ _Pieces = dict[int, bytes | memoryview]
 """Granules by number."""
 
 
-@dataclass(frozen=True, slots=True)
-class FetchStatistics:
+class FetchStatistics(NamedTuple):
     """What a source did. Reads by where they found all their bytes; requests; bytes fetched."""
 
     memory_hits: int = 0

@@ -6,9 +6,8 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from versionfs.chunking import chunk_id, decode_block
 from versionfs.chunking.blocks import RAW
@@ -29,8 +28,7 @@ _MANY_READS: Final = 64
 """A scan that read so many blocks of one pack will read as many of the next: some 4 MiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadStatistics:
+class ReadStatistics(NamedTuple):
     """What a reader did so far. Counts, and bytes as stored."""
 
     blocks_read: int

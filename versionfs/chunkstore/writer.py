@@ -12,8 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from versionfs.chunking import BlockCodec
 from versionfs.chunking.blocks import BLOCK_TARGET_BYTES, Stored
@@ -42,8 +41,7 @@ _WRITING_BOUND: Final = 16
 Data = bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class WriteStatistics:
+class WriteStatistics(NamedTuple):
     """What a writer did. Bytes of plaintext, and as stored."""
 
     chunks_new: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -206,7 +206,7 @@ def _read_sides(session: Session, a: str | None, b: str | None) -> tuple[Target,
         base = required(left, usage)
         other = _same_repository(parts[1], base)
         # A..B:PATH is about PATH in both.
-        return replace(left, spec=replace(base, path=other.path)), Target(other, left.store)
+        return left._replace(spec=base._replace(path=other.path)), Target(other, left.store)
     left = read_target(session, a)
     base = required(left, usage)
     if b is None:
@@ -242,7 +242,7 @@ def _read_start(session: Session, text: str) -> Target:
     here = read_target(session, None)
     if here.spec is None:
         return read_target(session, text)
-    return replace(here, spec=relative_spec(text, here.spec))
+    return here._replace(spec=relative_spec(text, here.spec))
 
 
 def _same_repository(text: str, base: Spec) -> Spec:
@@ -252,7 +252,7 @@ def _same_repository(text: str, base: Spec) -> Spec:
 
     if "/" in re.split("[@:]", text, maxsplit=1)[0]:
         spec = parse_spec(text)
-        return spec if ":" in text else replace(spec, path=base.path)
+        return spec if ":" in text else spec._replace(path=base.path)
     return relative_spec(text, base)
 
 

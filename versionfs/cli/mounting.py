@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,7 +86,7 @@ def mount_command(
     target = read_target(session, spec) if spec is not None else Target(None)
     settings = session.settings_for(target.store)
     if refresh is not None:
-        settings = replace(settings, refresh_seconds=refresh)
+        settings = settings._replace(refresh_seconds=refresh)
     shown = "the store" if target.spec is None else format_spec(target.spec)
     if read_only and auto_commit:
         raise click.UsageError("--auto-commit cannot go with --read-only")

@@ -11,9 +11,8 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +25,7 @@ TABLE_ROWS = 2000
 """Rows that are laid out together on a terminal; longer results come as several tables."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One column of a table on a terminal."""
 
     title: str

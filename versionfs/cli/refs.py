@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 RefKind = Literal["branch", "tag"]
 
 
-@dataclass(frozen=True, slots=True)
-class NamedCommit:
+class NamedCommit(NamedTuple):
     """A branch or tag with the commit that it points at."""
 
     kind: RefKind

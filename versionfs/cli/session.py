@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +78,7 @@ class Session:
             from versionfs.config import with_store
 
             settings = with_store(settings, mount_store)
-        return settings if state is None else replace(settings, state_dir=Path(state))
+        return settings if state is None else settings._replace(state_dir=Path(state))
 
     def open_store(self, mount_store: str | None = None, state: str | None = None) -> Store:
         """Opens an existing store; the caller closes it.

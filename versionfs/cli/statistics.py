@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,11 +29,11 @@ def stats_command(session: Session) -> None:
     with session.open_store(here_store(session)) as store:
         values = {"store": store.url, "store_id": store.id}
         found = store.statistics()
-        transfers = dataclasses.asdict(store.transfers())
+        transfers = store.transfers()._asdict()
         is_local = store.objects.is_local
         mounts = _mounts(session, store)
     numbers = {
-        **dataclasses.asdict(found),
+        **found._asdict(),
         "dedup_ratio": round(found.dedup_ratio, 3),
         "compression_ratio": round(found.compression_ratio, 3),
         "total_ratio": round(found.total_ratio, 3),

@@ -12,8 +12,7 @@ import errno
 import os
 import re
 import stat
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from versionfs.errors import InvalidInputError, MountError, NotFoundError, ReadOnlyError
 from versionfs.repo.spec import (
@@ -35,8 +34,7 @@ STORE_ATTRIBUTE: Final = "user.versionfs.store"
 STATE_ATTRIBUTE: Final = "user.versionfs.state"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What an argument names. ``spec`` None is the whole store.
 
     ``store`` is the store of the mount that said so; None means the session's. ``state`` likewise
@@ -82,7 +80,7 @@ def read_target(session: Session, text: str | None) -> Target:
                 f"{text!r} names no repository, and the current directory is not one in a mount",
                 hint=f"write REPO{text}",
             )
-        return replace(here, spec=relative_spec(text, here.spec), is_workspace=False)
+        return here._replace(spec=relative_spec(text, here.spec), is_workspace=False)
     return _named(session, text)
 
 
@@ -124,7 +122,7 @@ def read_branch(session: Session, text: str | None, usage: str) -> Target:
             hint=f"name the branch: {spec.repository}/BRANCH",
         )
     branch = spec.branch or DEFAULT_BRANCH
-    return replace(target, spec=replace(spec, branch=branch))
+    return target._replace(spec=spec._replace(branch=branch))
 
 
 def read_path(session: Session, text: str) -> Target:
@@ -149,7 +147,7 @@ def read_path(session: Session, text: str) -> Target:
         raise ReadOnlyError(f"{format_spec(spec)} is a version of the past, which never changes")
     if not spec.path and not target.is_workspace:
         raise InvalidInputError(f"{text} names no path", hint=f"{usage}; or --all of a branch")
-    return replace(target, spec=replace(spec, branch=spec.branch or DEFAULT_BRANCH))
+    return target._replace(spec=spec._replace(branch=spec.branch or DEFAULT_BRANCH))
 
 
 def _lost_path(text: str) -> Target | None:
@@ -167,7 +165,7 @@ def _lost_path(text: str) -> Target | None:
             if spec.branch is None and spec.revision is None:
                 return None
             path = b"/".join(filter(None, (spec.path, *map(os.fsencode, reversed(lost)))))
-            return replace(found, spec=replace(spec, path=path))
+            return found._replace(spec=spec._replace(path=path))
         if parent in ("", "/") or os.path.isdir(parent):
             return None
 
@@ -179,7 +177,7 @@ def _named(session: Session, text: str) -> Target:
     here = _shown_by(".")
     if here is None:
         return Target(parse_spec(text))
-    return replace(here, spec=parse_spec(text), is_workspace=False)
+    return here._replace(spec=parse_spec(text), is_workspace=False)
 
 
 def here_store(session: Session) -> str | None:
@@ -229,8 +227,8 @@ def relative_spec(text: str, base: Spec) -> Spec:
     parsed = parse_spec(base.repository + ("" if is_short(text) else "/") + text)
     path = parsed.path if parsed.path or text.endswith((":", "/")) else base.path
     if text.startswith(":"):
-        return replace(base, path=path)
-    return replace(parsed, branch=parsed.branch or base.branch, path=path)
+        return base._replace(path=path)
+    return parsed._replace(branch=parsed.branch or base.branch, path=path)
 
 
 def is_short(text: str) -> bool:
@@ -276,8 +274,8 @@ def find_entry(store: Store, commit: Commit, spec: Spec) -> Entry:
     entry = store.trees.walk_path(commit.root, spec.path)
     if entry is None:
         raise NotFoundError(
-            f"{format_spec(replace(spec, path=b''))} has no {os.fsdecode(spec.path)!r}",
-            hint=f"`versionfs ls {format_spec(replace(spec, path=b''), branch=True)}` lists it",
+            f"{format_spec(spec._replace(path=b''))} has no {os.fsdecode(spec.path)!r}",
+            hint=f"`versionfs ls {format_spec(spec._replace(path=b''), branch=True)}` lists it",
         )
     return entry
 
@@ -285,7 +283,7 @@ def find_entry(store: Store, commit: Commit, spec: Spec) -> Entry:
 def format_spec(spec: Spec, *, branch: bool = False) -> str:
     """Returns a SPEC as text; ``branch`` writes out the default branch where none is named."""
     if branch and spec.branch is None and spec.revision is None:
-        spec = replace(spec, branch=DEFAULT_BRANCH)
+        spec = spec._replace(branch=DEFAULT_BRANCH)
     return str(spec)
 
 
@@ -306,7 +304,7 @@ def _shown_by(path: str) -> Target | None:
     spec = shown.spec if shown else None
     if shown is not None and spec is not None and (spec.branch or spec.revision):
         inner = b"/".join(filter(None, (spec.path, os.fsencode(name))))
-        return replace(shown, spec=replace(spec, path=inner))
+        return shown._replace(spec=spec._replace(path=inner))
     # A link of the mount's own, such as those in .log, stands for the version it leads to.
     return _shown_by_directory(path) if os.path.isdir(path) else None
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
-from versionfs.tree import SWITCH
+from versionfs.syscalls import SWITCH
 
 log = logging.getLogger(__name__)
 

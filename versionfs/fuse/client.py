@@ -6,7 +6,6 @@ be open.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from versionfs.fuse import control, registry
 from versionfs.fuse.registry import MountRecord
 from versionfs.fuse.request import decode_error
 from versionfs.repo.spec import DEFAULT_BRANCH, parse_spec
+from versionfs.syscalls import syncfs
 from versionfs.types import NodeRef
 from versionfs.workspace.base import decode_base
 from versionfs.workspace.places import folder_in, owner_of
@@ -146,7 +146,8 @@ class MountedWorkspace:
         except OSError:
             return  # It is unmounted already: then nothing is left in the kernel.
         try:
-            ctypes.CDLL(None, use_errno=True).syncfs(mountpoint)
+            with suppress(OSError):  # Who maps a file can ask for that himself, and is told.
+                syncfs(mountpoint)
             device = os.fstat(mountpoint).st_dev
         finally:
             os.close(mountpoint)

@@ -99,7 +99,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
 
 def _mount(request: MountRequest, operations: Operations) -> None:
     # Shown by `df` and `mount`; a path may have any character, so it is left out.
-    shown = "" if request.spec is None else str(replace(request.spec, path=b""))
+    shown = "" if request.spec is None else str(request.spec._replace(path=b""))
     options = {
         "ro" if request.read_only else "rw",
         "default_permissions",
@@ -171,8 +171,8 @@ async def _serve(
                 requests = accelerator.added_to(found.requests)
                 return {
                     "statistics": asdict(replace(found, requests=requests)),
-                    "transfers": asdict(transfers),
-                    "trees": asdict(store.trees.statistics()),
+                    "transfers": transfers._asdict(),
+                    "trees": store.trees.statistics()._asdict(),
                 }
             case "stop":
                 nursery.start_soon(_stop_soon, operations)
@@ -226,7 +226,7 @@ def _note_move(request: MountRequest, repository: str, branch: str, to: str) -> 
         return
     spec = parse_spec(record.spec)
     if (spec.repository, spec.branch, spec.revision) == (repository, branch, None):
-        changed = replace(record, spec=str(replace(spec, branch=to)))
+        changed = record._replace(spec=str(spec._replace(branch=to)))
         registry.write(request.settings, changed)
 
 

@@ -84,8 +84,8 @@ def _pyfuse3() -> Check:
 
 
 def _compiled() -> Check:
-    """Looks for what was compiled with this package; mounts work without it."""
-    wanted = ("versionfs.tree._numbers", "versionfs.fuse._accelerator")
+    """Looks for what was compiled with this package; all works without it."""
+    wanted = ("versionfs._syscalls", "versionfs.tree._numbers", "versionfs.fuse._accelerator")
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if not missing:
         return Check("compiled parts", True, "all there")
@@ -93,8 +93,8 @@ def _compiled() -> Check:
         "compiled parts",
         True,
         f"missing: {', '.join(missing)} (they are optional)",
-        "mounts are faster with them: `apt install gcc libfuse3-dev pkg-config python3-dev`, then "
-        "install versionfs anew",
+        "mounts and imports are faster with them: `apt install gcc libfuse3-dev pkg-config "
+        "python3-dev`, then install versionfs anew",
     )
 
 

@@ -10,16 +10,14 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from versionfs.config import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class MountRecord:
+class MountRecord(NamedTuple):
     """A mount as its daemon wrote it down. ``pid_started`` tells a reused process id apart.
 
     ``commits_at_end`` says that it commits when it was unmounted, however long that takes.
@@ -41,8 +39,7 @@ class MountRecord:
         return process_started(self.pid) == self.pid_started
 
 
-@dataclass(frozen=True, slots=True)
-class MountInfo:
+class MountInfo(NamedTuple):
     """A mount as shown to people."""
 
     mountpoint: Path
@@ -53,8 +50,7 @@ class MountInfo:
     alive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class MountFiles:
+class MountFiles(NamedTuple):
     """Where the files of one mount are."""
 
     record: Path
@@ -86,7 +82,7 @@ def process_started(pid: int) -> int | None:
 def write(settings: Settings, record: MountRecord) -> None:
     """Writes a mount down."""
     path = files_of(settings, Path(record.mountpoint)).record
-    text = json.dumps({name: getattr(record, name) for name in MountRecord.__slots__})
+    text = json.dumps(record._asdict())
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(text + "\n", "ascii")
     part.replace(path)

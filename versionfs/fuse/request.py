@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from versionfs import errors
 from versionfs.config import Settings
@@ -17,8 +16,7 @@ from versionfs.repo.spec import Spec, parse_spec
 ON_UNMOUNT: Final = "on-unmount"
 
 
-@dataclass(frozen=True, slots=True)
-class MountRequest:
+class MountRequest(NamedTuple):
     """What to mount where."""
 
     settings: Settings
@@ -34,7 +32,7 @@ class MountRequest:
         """Returns the request as a daemon reads it."""
         settings = {
             name: os.fspath(value) if isinstance(value, Path) else value
-            for name, value in asdict(self.settings).items()
+            for name, value in self.settings._asdict().items()
         }
         value = {
             "settings": settings,
@@ -51,9 +49,9 @@ class MountRequest:
         """Returns the request that was encoded."""
         value: dict[str, Any] = json.loads(data)
         settings: dict[str, Any] = value["settings"]
-        for field in fields(Settings):
-            if "Path" in str(field.type) and settings[field.name] is not None:
-                settings[field.name] = Path(settings[field.name])
+        for name, kind in Settings.__annotations__.items():
+            if "Path" in str(kind) and settings[name] is not None:
+                settings[name] = Path(settings[name])
         return cls(
             Settings(**settings),
             Path(value["mountpoint"]),

@@ -5,7 +5,6 @@ from versionfs.index.environment import Environment, IndexDamagedError
 from versionfs.index.nodes import NodePlaces
 from versionfs.index.refs import KnownRefs
 from versionfs.index.sources import (
-    SEEN_BYTES,
     SegmentChange,
     SourceCache,
     SourceRecord,
@@ -13,7 +12,6 @@ from versionfs.index.sources import (
 )
 
 __all__ = [
-    "SEEN_BYTES",
     "ChunkIndex",
     "Environment",
     "IndexDamagedError",

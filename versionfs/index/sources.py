@@ -20,10 +20,10 @@ from typing import Final, NamedTuple
 import lmdb
 
 from versionfs.index.environment import Environment
+from versionfs.syscalls import SEEN_BYTES
 
 _NAME_BYTES: Final = 400
 _BATCH: Final = 64
-SEEN_BYTES: Final = 32
 
 
 class SourceRecord(NamedTuple):

@@ -6,7 +6,7 @@ where a scratch object proves that they work.
 
 from __future__ import annotations
 
-import secrets
+import os
 from contextlib import suppress
 from typing import Final
 
@@ -38,10 +38,10 @@ def probe_conditional_writes(objects: ObjectStore) -> None:
         StoragePermanentError: it does not; the message says what it did.
         StorageError: it cannot be reached, or written at all.
     """
-    key = f"{_SCRATCH}{secrets.token_hex(8)}"
+    key = f"{_SCRATCH}{os.urandom(8).hex()}"
 
     def value() -> bytes:
-        return secrets.token_bytes(16)
+        return os.urandom(16)
 
     try:
         first = _allowed(objects, key, value(), None, "a first write with If-None-Match")

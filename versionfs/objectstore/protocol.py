@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple, NewType, Protocol, runtime_checkable
 
 from versionfs.errors import InvalidInputError
@@ -36,15 +36,14 @@ class ObjectInfo(NamedTuple):
     token: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestStatistics:
+class RequestStatistics(NamedTuple):
     """What an object store asked of its server so far. Counts, and bytes of bodies.
 
     ``requests`` are attempts by operation (``get``, ``put``, ``head``, ``list``, ``delete``);
     ``retries`` are those of them that repeat a failed one, ``failures`` the operations given up.
     """
 
-    requests: Mapping[str, int] = field(default_factory=dict)
+    requests: Mapping[str, int] = MappingProxyType({})
     received_bytes: int = 0
     sent_bytes: int = 0
     retries: int = 0

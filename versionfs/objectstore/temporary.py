@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -32,7 +31,7 @@ def create_temporary(folder: Path, prefix: str = "") -> tuple[Path, BinaryIO]:
         OSError: the file cannot be made.
     """
     while True:
-        path = folder / f"{prefix}{secrets.token_hex(_NAME_BYTES)}"
+        path = folder / f"{prefix}{os.urandom(_NAME_BYTES).hex()}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

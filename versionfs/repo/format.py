@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from versionfs.chunking import ChunkingParameters
 from versionfs.chunking.cut import ALGORITHM
@@ -16,8 +15,7 @@ FORMAT_VERSION: Final = 1
 _ID: Final = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class StoreFormat:
+class StoreFormat(NamedTuple):
     """What is fixed when a store is created."""
 
     store_id: str

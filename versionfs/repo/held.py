@@ -6,9 +6,8 @@ import math
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from versionfs.repo.keys import ROOT, TAGS, repository_of
 from versionfs.repo.lastseen import Found
@@ -21,8 +20,7 @@ _LOOKED_AT: Final = 100
 """Of so many values one is dropped to make room, which is under the lock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """What a key had, None if nothing; when it was asked, and until when that is believed."""
 
     found: Found | None

@@ -11,8 +11,7 @@ A colon inside a time belongs to the time: ``photos@2026-11-01T14:30:readme`` ha
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from versionfs.errors import InvalidInputError
 
@@ -32,8 +31,7 @@ _RULE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(NamedTuple):
     """A parsed name. ``branch`` and ``revision`` are None where the text has none.
 
     ``path`` has no slash at either end; ``b""`` is the root.
@@ -48,8 +46,7 @@ class Spec:
         return format_spec(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(NamedTuple):
     """A parsed REV: ``base`` (None: the head), then ``back`` first parents."""
 
     base: str | None

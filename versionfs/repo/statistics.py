@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStatistics:
+class StoreStatistics(NamedTuple):
     """Sizes in bytes.
 
     ``logical_bytes`` is what all versions would take as plain folders; ``unique_bytes`` is the
@@ -44,8 +44,7 @@ class StoreStatistics:
         return self.logical_bytes / self.stored_bytes if self.stored_bytes else 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class TransferStatistics:
+class TransferStatistics(NamedTuple):
     """What an open store asked of its server so far, and what its caches saved; zeros without one.
 
     ``requests`` are attempts by operation, ``retries`` those of them that repeat a failed one,
@@ -53,7 +52,7 @@ class TransferStatistics:
     there. ``damaged`` counts cached packs that were thrown away because their bytes were wrong.
     """
 
-    requests: Mapping[str, int] = field(default_factory=dict)
+    requests: Mapping[str, int] = MappingProxyType({})
     retries: int = 0
     failures: int = 0
     received_bytes: int = 0

@@ -9,7 +9,6 @@ import logging
 import os
 import time
 from concurrent.futures import Executor
-from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -341,8 +340,7 @@ def _transfers(objects: ObjectStore, source: PackSource) -> TransferStatistics:
     if not isinstance(source, FetchingSource):
         return sums
     found, usage = source.statistics(), source.cache.usage()
-    return replace(
-        sums,
+    return sums._replace(
         memory_hits=found.memory_hits,
         disk_hits=found.disk_hits,
         misses=found.misses,

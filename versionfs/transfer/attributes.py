@@ -5,19 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 from typing import Final, NamedTuple
 
-from versionfs.index import SEEN_BYTES
 from versionfs.types import Xattrs
 
 MODE_BITS: Final = 0o7777
-UNSEEN: Final = bytes(SEEN_BYTES)
-"""Stands for a file that must be read again whatever ``lstat`` says."""
-
-_SEEN: Final = struct.Struct("<QqQq")
-_SEEN_MASKED: Final = struct.Struct("<QQQQ")
-_MASK: Final = (1 << 64) - 1
 _NO_XATTRS: Final = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES})
 
 
@@ -45,19 +37,6 @@ class Attributes(NamedTuple):
 def in_range(time_ns: int) -> int:
     """Returns the nearest time that the format can hold: from 1677 to 2262."""
     return min(max(time_ns, -(1 << 63)), (1 << 63) - 1)
-
-
-def seen(status: os.stat_result) -> bytes:
-    """Returns 32 bytes: size, mtime, inode, ctime. The first 24 say whether content changed."""
-    try:
-        return _SEEN.pack(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
-    except struct.error:  # a time before 1677 or after 2262
-        return _SEEN_MASKED.pack(
-            status.st_size,
-            status.st_mtime_ns & _MASK,
-            status.st_ino,
-            status.st_ctime_ns & _MASK,
-        )
 
 
 CONTENT_SEEN_BYTES: Final = 24

@@ -16,15 +16,9 @@ from versionfs.errors import InvalidInputError
 from versionfs.index import SourceRecord
 from versionfs.objectstore import LocalStore
 from versionfs.repo import Store
+from versionfs.syscalls import UNSEEN, seen, unchanged
 from versionfs.transfer.assembler import Assembler
-from versionfs.transfer.attributes import (
-    UNSEEN,
-    Attributes,
-    in_range,
-    read_xattrs,
-    seen,
-    special_kind,
-)
+from versionfs.transfer.attributes import Attributes, in_range, read_xattrs, special_kind
 from versionfs.transfer.pipeline import Pipeline
 from versionfs.transfer.remembered import (
     FolderMemory,
@@ -200,18 +194,9 @@ class FolderWalker:
         self, place: _Place, segment: RememberedSegment, memory: FolderMemory
     ) -> None:
         changed: dict[int, list[bytes] | None] = {}
-        files = size = 0
-        prefix, lstat = place.prefix, os.lstat
-        for at, (name, old) in enumerate(zip(segment.names, segment.seen, strict=True)):
-            if old != UNSEEN:
-                try:
-                    status = lstat(prefix + name)
-                    if seen(status) == old:
-                        files += 1
-                        size += status.st_size
-                        continue
-                except OSError:
-                    pass  # Told below, if it still is one then.
+        others, files, size = unchanged(place.prefix, segment.names, segment.seen)
+        for at in others:
+            name, old = segment.names[at], segment.seen[at]
             now = self._status(place, name)
             if now is None:
                 self._pipeline.then(partial(self._assembler.remove, name))

@@ -7,11 +7,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from versionfs.errors import (
     ConflictError,
@@ -36,8 +35,7 @@ log = logging.getLogger(__name__)
 _REBASE_ATTEMPTS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class ImportResult:
+class ImportResult(NamedTuple):
     """What an import did.
 
     ``commit`` is None when the source has nothing new; ``head`` is the branch's head afterwards
@@ -54,11 +52,10 @@ class ImportResult:
     new_bytes: int
     stored_bytes: int
     seconds: float
-    skipped: list[tuple[bytes, str]] = field(default_factory=list)
+    skipped: Sequence[tuple[bytes, str]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(NamedTuple):
     """Where an import goes and what its commit says."""
 
     repository: Repository
@@ -69,8 +66,7 @@ class _Target:
     metadata: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
+class _Options(NamedTuple):
     """How an import reads its source."""
 
     keep: bool

@@ -15,17 +15,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from versionfs.chunking import chunk_id
 from versionfs.chunkstore import ChunkWriter, MetadataWriter, SegmentWriter
 from versionfs.repo import Store
+from versionfs.syscalls import seen
 from versionfs.transfer.ahead import Ahead, Opened, open_ahead
-from versionfs.transfer.attributes import Attributes, read_xattrs, seen
+from versionfs.transfer.attributes import Attributes, read_xattrs
 from versionfs.transfer.edited import EditedFile
 from versionfs.transfer.leftovers import remove_leftovers
 from versionfs.transfer.reading import (
@@ -64,8 +64,7 @@ _UPLOADS: Final = 4
 _PROGRESS_SECONDS: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class ImportProgress:
+class ImportProgress(NamedTuple):
     """How far an import is. Bytes of plaintext; ``new_bytes`` are those not in the store before.
 
     The totals are None while they are not known.

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple
 
 from versionfs.chunking import ChunkingParameters, Cutter, chunk_id
-from versionfs.transfer.attributes import read_xattrs, seen
+from versionfs.syscalls import seen
+from versionfs.transfer.attributes import read_xattrs
 from versionfs.types import NO_ID, Xattrs
 
 WHOLE_BYTES: Final = 4 * 1024 * 1024

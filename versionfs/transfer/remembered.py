@@ -26,7 +26,8 @@ from versionfs.index import (
     SourceSegment,
 )
 from versionfs.repo import Store
-from versionfs.transfer.attributes import CONTENT_SEEN_BYTES, UNSEEN
+from versionfs.syscalls import UNSEEN
+from versionfs.transfer.attributes import CONTENT_SEEN_BYTES
 from versionfs.tree.splitter import MAX_ITEMS, MIN_ITEMS, name_ends_leaf
 from versionfs.types import Entry, Kind, Location, PackId
 

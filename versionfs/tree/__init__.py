@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from versionfs.tree.node import Child, Inner, Leaf, decode_xattrs, encode_xattrs
     from versionfs.tree.numbers import (
         INDEX_MASK,
-        SWITCH,
         InodeTable,
         LeafTable,
         compiled,
@@ -39,7 +38,6 @@ __all__ = [
     "EMPTY_FILE",
     "INDEX_MASK",
     "MOST_PIECES",
-    "SWITCH",
     "Change",
     "Child",
     "Conflict",
@@ -102,7 +100,6 @@ __getattr__ = names_of(
         "node": ("Child", "Inner", "Leaf", "decode_xattrs", "encode_xattrs"),
         "numbers": (
             "INDEX_MASK",
-            "SWITCH",
             "InodeTable",
             "LeafTable",
             "compiled",

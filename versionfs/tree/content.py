@@ -6,10 +6,9 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice, takewhile
-from typing import Final
+from typing import Final, NamedTuple
 
 from versionfs.chunkstore import MetadataReader, PackRange, PackReader
 from versionfs.errors import CorruptionError, VersionFSError
@@ -282,8 +281,7 @@ def _is_little(piece: bytes | memoryview) -> bool:
     return isinstance(piece, memoryview) and 4 * len(piece) < len(piece.obj)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
+class _Leaf(NamedTuple):
     """A leaf of a manifest: the bytes ``[begin, end)`` of the file."""
 
     begin: int

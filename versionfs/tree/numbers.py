@@ -15,10 +15,8 @@ from array import array
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from versionfs.syscalls import SWITCH
 from versionfs.types import Location, NodeRef, PackId
-
-SWITCH: Final = "VERSIONFS_ACCELERATOR"
-"""Environment: 0 does without what is compiled."""
 
 _INDEX_BITS: Final = 20
 INDEX_MASK: Final = (1 << _INDEX_BITS) - 1

@@ -7,8 +7,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from versionfs.chunkstore import MetadataReader
 from versionfs.errors import CorruptionError
@@ -19,8 +18,7 @@ from versionfs.types import Entry, NodeRef, ObjectKind, short
 _RECURSION: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class TreeStatistics:
+class TreeStatistics(NamedTuple):
     """Counts since the reader was made: nodes asked for, found in the cache, and decoded.
 
     ``folders_ahead`` is how many folders were read ahead of walks.

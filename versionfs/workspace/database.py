@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -74,7 +73,7 @@ class Database:
             schema = transaction.get(b"schema", db=self._meta)
             if schema is None:
                 transaction.put(b"schema", _SCHEMA, db=self._meta)
-                identity = secrets.token_bytes(IDENTITY_BYTES)
+                identity = os.urandom(IDENTITY_BYTES)
                 transaction.put(b"identity", identity, db=self._meta)
             elif schema != _SCHEMA:
                 raise UnsupportedFormatError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from versionfs.objectstore import LocalStore, open_object_store
 
 
 def named(store: str) -> Settings:
-    return replace(load_settings({"VERSIONFS_HOME": "/nowhere"}), store=store)
+    return load_settings({"VERSIONFS_HOME": "/nowhere"})._replace(store=store)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +86,7 @@ def test_what_names_no_folder_is_not_repeated() -> None:
 
 def test_a_local_store_costs_no_import_of_boto3(tmp_path: Path) -> None:
     code = (
-        "import sys; from dataclasses import replace; from versionfs.config import load_settings\n"
+        "import sys; from versionfs.config import load_settings\n"
         "from versionfs.repo import Store\n"
         "Store.create(load_settings({'VERSIONFS_HOME': sys.argv[1]})).close()\n"
         "print([m for m in sys.modules if m.startswith(('boto', 'urllib3'))])"

@@ -6,7 +6,6 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -517,7 +516,7 @@ def age_recalled(store: Store) -> None:
     cache = store.refcache._held
     for key, value in list(cache._values.items()):
         if value.until != math.inf:
-            cache._values[key] = replace(value, until=0.0)
+            cache._values[key] = value._replace(until=0.0)
 
 
 def test_a_branch_made_while_its_repository_is_deleted_goes_too(

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -490,7 +489,7 @@ def test_the_tree_id_does_not_depend_on_how_the_data_came(source: Path, tmp_path
         assert id_of(store) == expected
 
     # As a tar, with another compression level.
-    settings = replace(settings_in(tmp_path / "five"), compression_level=19)
+    settings = settings_in(tmp_path / "five")._replace(compression_level=19)
     archive = tmp_path / "a.tar"
     subprocess.run(["tar", "--xattrs", "-C", source, "-cf", archive, "."], check=True)
     with Store.create(settings) as store:

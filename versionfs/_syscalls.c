@@ -1,0 +1,174 @@
+/* System calls that Python makes one at a time, or not at all: see syscalls.py.
+ *
+ * Optional, as all compiled parts: what is here does what the Python code beside it does.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#define _GNU_SOURCE
+#include <Python.h>
+
+#include <endian.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Of what the module and its callers tell each other. */
+#define VERSION 1
+
+#define SEEN_BYTES 32
+#define LONGEST_NAME 255
+
+struct name {
+    const char *text;
+    Py_ssize_t length;
+    const char *seen;
+    int same;
+};
+
+static uint64_t nanoseconds(const struct timespec *time)
+{
+    return (uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec;
+}
+
+/* Whether lstat of a path says what was seen: size, mtime, inode, ctime. Adds its size. */
+static int is_same(const char *path, const char *seen, uint64_t *size)
+{
+    struct stat found;
+    if (lstat(path, &found) < 0)
+        return 0;
+    uint64_t now[SEEN_BYTES / 8] = {
+        htole64((uint64_t)found.st_size),
+        htole64(nanoseconds(&found.st_mtim)),
+        htole64((uint64_t)found.st_ino),
+        htole64(nanoseconds(&found.st_ctim)),
+    };
+    if (memcmp(now, seen, SEEN_BYTES) != 0)
+        return 0;
+    *size += (uint64_t)found.st_size;
+    return 1;
+}
+
+/* Reads names and what was seen of each; they stay in memory as long as the two tuples do. */
+static int read_names(PyObject *names, PyObject *seen, struct name *into)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        Py_ssize_t length;
+        char *text, *bytes;
+        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(names, i), &text, &into[i].length) < 0 ||
+            PyBytes_AsStringAndSize(PyTuple_GET_ITEM(seen, i), &bytes, &length) < 0)
+            return -1;
+        if (length != SEEN_BYTES) {
+            PyErr_SetString(PyExc_ValueError, "what was seen of a file has 32 bytes");
+            return -1;
+        }
+        into[i].text = text;
+        into[i].seen = bytes;
+    }
+    return 0;
+}
+
+static void compare(const char *prefix, Py_ssize_t length, struct name *names, Py_ssize_t count,
+                    uint64_t *size)
+{
+    static const char unseen[SEEN_BYTES];
+    char path[PATH_MAX + LONGEST_NAME + 1];
+    memcpy(path, prefix, (size_t)length);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        struct name *name = &names[i];
+        name->same = 0;
+        if (name->length > LONGEST_NAME || memcmp(name->seen, unseen, SEEN_BYTES) == 0)
+            continue;
+        memcpy(path + length, name->text, (size_t)name->length);
+        path[length + name->length] = 0;
+        name->same = is_same(path, name->seen, size);
+    }
+}
+
+static PyObject *result_of(const struct name *names, Py_ssize_t count, uint64_t size)
+{
+    Py_ssize_t same = 0;
+    PyObject *others = PyList_New(0);
+    for (Py_ssize_t i = 0; others != NULL && i < count; i++) {
+        if (names[i].same) {
+            same++;
+            continue;
+        }
+        PyObject *position = PyLong_FromSsize_t(i);
+        if (position == NULL || PyList_Append(others, position) < 0)
+            Py_CLEAR(others);
+        Py_XDECREF(position);
+    }
+    if (others == NULL)
+        return NULL;
+    return Py_BuildValue("(NnK)", others, same, (unsigned long long)size);
+}
+
+static PyObject *unchanged(PyObject *self, PyObject *args)
+{
+    PyObject *prefix, *given_names, *given_seen, *result = NULL;
+    uint64_t size = 0;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "SO!O!", &prefix, &PyList_Type, &given_names, &PyList_Type,
+                          &given_seen))
+        return NULL;
+    if (PyBytes_GET_SIZE(prefix) > PATH_MAX) {
+        PyErr_SetString(PyExc_ValueError, "the prefix is longer than any path");
+        return NULL;
+    }
+    PyObject *names = PyList_AsTuple(given_names), *seen = PyList_AsTuple(given_seen);
+    if (names != NULL && seen != NULL) {
+        Py_ssize_t count = PyTuple_GET_SIZE(names);
+        struct name *all = NULL;
+        if (count != PyTuple_GET_SIZE(seen))
+            PyErr_SetString(PyExc_ValueError, "not as many names as were seen");
+        else if ((all = PyMem_New(struct name, count ? count : 1)) == NULL)
+            PyErr_NoMemory();
+        else if (read_names(names, seen, all) == 0) {
+            Py_BEGIN_ALLOW_THREADS
+            compare(PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix), all, count, &size);
+            Py_END_ALLOW_THREADS
+            result = result_of(all, count, size);
+        }
+        PyMem_Free(all);
+    }
+    Py_XDECREF(names);
+    Py_XDECREF(seen);
+    return result;
+}
+
+static PyObject *sync_file_system(PyObject *self, PyObject *args)
+{
+    int descriptor, failed;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "i", &descriptor))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    failed = syncfs(descriptor);
+    Py_END_ALLOW_THREADS
+    if (failed)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"unchanged", unchanged, METH_VARARGS,
+     "unchanged(prefix, names, seen) -> (others, same, bytes): as syscalls.unchanged."},
+    {"syncfs", sync_file_system, METH_VARARGS, "syncfs(descriptor): as syscalls.syncfs."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_syscalls", "System calls in batches.", -1, methods,
+    NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__syscalls(void)
+{
+    PyObject *made = PyModule_Create(&module);
+    if (made != NULL && PyModule_AddIntMacro(made, VERSION) < 0)
+        Py_CLEAR(made);
+    return made;
+}
