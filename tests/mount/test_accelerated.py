@@ -71,6 +71,60 @@ def test_a_read_only_mount_is_not_asked_to_open_what_the_kernel_knows(world, fil
 
 
 @compiled_only
+def test_a_read_only_folder_is_not_asked_to_open_directories(world, monkeypatch):
+    """And shows what another mount does, also when it moved."""
+    changes = {b"d%02d/e/f%03d" % (i, j): b"%d" % j for i in range(20) for j in range(300)}
+    world.commit({**changes, b"empty": folder(), b"link": link(b"d00")})
+    data = world.mount("photos/main", read_only=True)
+    shown = ["find", ".", "-printf", "%p %y %m %s %T@ %U %G %l %b\\n"]
+
+    def listed(top: Path) -> list[str]:
+        found = subprocess.run(shown, cwd=top, check=True, capture_output=True, text=True)
+        return sorted(found.stdout.splitlines())
+
+    first = listed(data)
+    assert len(first) == 1 + 20 * 302 + 2
+    before = requests(world, data, "readdir")
+    assert listed(data) == first
+    assert requests(world, data, "readdir") == before
+    world.commit({b"d07/e/f100": None, b"d07/e/f000x": b"new", b"d20/f": b"1"})
+    moved = listed(data)
+    assert {line.split()[0] for line in first} ^ {line.split()[0] for line in moved} == {
+        "./d07/e/f100", "./d07/e/f000x", "./d20", "./d20/f",
+    }  # fmt: skip
+    found = world.statistics(data)["requests"]
+    assert (found["opendir"], found.get("releasedir", 0)) == (1, 0)
+    monkeypatch.setenv(SWITCH, "0")
+    plain = world.mount("photos/main", name="plain", read_only=True)
+    assert listed(plain) == moved
+    assert world.statistics(plain)["requests"]["opendir"] > 40
+    assert "Traceback" not in world.log(data)
+
+
+@compiled_only
+def test_many_list_a_read_only_folder_at_once(world):
+    """While it moves, which takes away what the kernel has of it."""
+    names = {b"%05d" % number for number in range(3_000)}
+    world.commit({b"d/" + name: b"" for name in names})
+    data = world.mount("photos/main", read_only=True)
+    command = f"for i in 1 2 3 4; do ls -U {data}/d | md5sum; done"
+    listers = [
+        subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    moves = 0
+    while any(lister.poll() is None for lister in listers) or moves < 3:
+        world.commit({b"d/00001": b"%d" % moves})
+        moves += 1
+    sums = {line for lister in listers for line in lister.communicate()[0].splitlines()}
+    assert len(sums) == 1
+    assert requests(world, data, "readdir") > 3_000 // 250 * 2
+    with os.scandir(data / "d") as one, os.scandir(data / "d") as other:
+        found = list(zip(one, other, strict=True))
+    for side in (0, 1):
+        assert {os.fsencode(pair[side].name) for pair in found} == names
+
+
+@compiled_only
 @pytest.mark.parametrize("place", ["main", "main@~0"])
 def test_a_listing_is_kept_until_it_changes(world, files, place):
     data = world.mount()

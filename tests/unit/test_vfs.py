@@ -345,6 +345,54 @@ def test_listing_goes_on_in_the_new_tree(store):
     assert names == sorted({b"%04d" % n for n in range(1_000)} - {b"0600"} | {b"0700x"})
 
 
+def test_readers_of_an_unopened_directory_go_on_in_the_new_tree(store):
+    """All have one cursor: each goes on behind the last name that it got itself."""
+    names = {b"%04d" % n for n in range(1_000)}
+    commit(store, dict.fromkeys(names, b""))
+    view = View(store)
+    view.fs.opens_directories = False
+    number = view.number("photos/main")
+    early, late = view.reply(number, 0, 402), view.reply(number, 0, 12)
+    commit(store, {b"0000": None, b"0600": None, b"0000x": b"", b"0000y": b"", b"0700x": b""})
+    view.refresh()
+    # Ends where the first one did, by number, but behind another name.
+    newest = view.reply(number, 0, 402)
+    for given in (early, newest, late):
+        while got := view.reply(number, given[-1][7], 150):
+            given += got
+    after = names - {b"0000", b"0600"} | {b"0000x", b"0000y", b"0700x"}
+    gone_on = after - {b"0000x", b"0000y"} | {b"0000"}
+    for given, expected in ((early, gone_on), (newest, after), (late, gone_on)):
+        assert [item[0] for item in given[2:]] == sorted(expected)
+
+
+def test_an_unopened_directory_is_good_for_seekdir(store):
+    commit(store, {b"%04d" % n: b"" for n in range(1_000)})
+    view = View(store)
+    view.fs.opens_directories = False
+    number = view.number("photos/main")
+    everything = view.reply(number, 0, 5_000)
+    for start in (1, 2, 3, 500, 999, 1_001, 0, 700, 20, 701, 702, 4):
+        assert view.reply(number, start, 5) == everything[start : start + 5]
+    assert view.reply(number, 5_000, 5) == []
+    with fails_with(errno.ENOTDIR):
+        view.fs.readdir(view.number("photos/main/0001"), 0)
+    with fails_with(errno.ENOENT):
+        view.fs.readdir(123_456, 0)
+
+
+def test_cursors_of_unopened_directories_are_bounded(store):
+    commit(store, {b"d%03d/f%d" % (n, m): b"" for n in range(400) for m in range(3)})
+    view = View(store)
+    view.fs.opens_directories = False
+    numbers = [view.number(f"photos/main/d{n:03d}") for n in range(400)]
+    begun = [view.reply(number, 0, 3) for number in numbers]
+    assert len(view.fs._unopened) == 256
+    for number, given in zip(numbers, begun, strict=True):
+        given += view.reply(number, given[-1][7], 10)
+        assert [item[0] for item in given[2:]] == [b"f0", b"f1", b"f2"]
+
+
 def test_closed_and_unknown_handles(store):
     view = View(store)
     handle = view.fs.opendir(ROOT)

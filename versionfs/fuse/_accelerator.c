@@ -26,7 +26,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 /* Of what handlers return: as in accelerator.py. */
-#define VERSION 2
+#define VERSION 3
 
 /* A turn ends after this time, so that other tasks of the process run. */
 #define TURN_NS 1000000
@@ -57,7 +57,7 @@ static PyObject *look_ahead;
 static int listed;
 static unsigned long long answered[KINDS];
 static unsigned long long received, turns;
-static int armed, without_open, spins;
+static int armed, without_open, without_opendir, spins;
 /* Whether pyfuse3 got the request that is being processed: its coroutine must run next. */
 static int handed_on;
 
@@ -395,6 +395,12 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    if (armed && without_opendir) {
+        /* The kernel does not ask again, nor does it release; it keeps what directories list. */
+        answered[OPENDIR]++;
+        fuse_reply_err(req, ENOSYS);
+        return;
+    }
     if (is_armed(OPENDIR)) {
         PyObject *arguments[] = {PyLong_FromUnsignedLongLong(ino)};
         PyObject *answer = ask(OPENDIR, arguments, 1);
@@ -468,8 +474,11 @@ static ssize_t fill(fuse_req_t req, PyObject *items, double seconds, char *buffe
 static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                            struct fuse_file_info *fi)
 {
+    struct fuse_file_info info = *fi;
+    if (armed && without_opendir)
+        info.fh = ino; /* handles are inode numbers, and nobody was told this one */
     if (is_armed(READDIR)) {
-        PyObject *arguments[] = {PyLong_FromUnsignedLongLong(fi->fh), PyLong_FromLongLong(off),
+        PyObject *arguments[] = {PyLong_FromUnsignedLongLong(info.fh), PyLong_FromLongLong(off),
                                  PyLong_FromSize_t(size)};
         PyObject *answer = ask(READDIR, arguments, 3);
         if (answer != NULL && PyBytes_Check(answer)) {
@@ -511,7 +520,7 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
         }
     }
     pass_on();
-    theirs.readdirplus(req, ino, size, off, fi);
+    theirs.readdirplus(req, ino, size, off, &info);
 }
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -772,12 +781,12 @@ void accelerated_process(struct fuse_session *se, const struct fuse_buf *buf)
 
 static PyObject *arm(PyObject *self, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"handlers", "without_open", "spins", NULL};
+    static char *names[] = {"handlers", "without_open", "without_opendir", "spins", NULL};
     PyObject *given;
-    int no_open, spin;
+    int no_open, no_opendir, spin;
     (void)self;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!pp", names, &PyDict_Type, &given, &no_open,
-                                     &spin))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!ppp", names, &PyDict_Type, &given, &no_open,
+                                     &no_opendir, &spin))
         return NULL;
     for (int i = 0; i < KINDS; i++) {
         PyObject *handler = PyDict_GetItemString(given, kind_names[i]);
@@ -792,6 +801,7 @@ static PyObject *arm(PyObject *self, PyObject *args, PyObject *keywords)
     received = turns = 0;
     misses = 0;
     without_open = no_open;
+    without_opendir = no_opendir;
     spins = spin;
     session = NULL;
     armed = 1;
@@ -841,7 +851,7 @@ static PyObject *counts(PyObject *self, PyObject *unused)
 
 static PyMethodDef methods[] = {
     {"arm", (PyCFunction)(void (*)(void))arm, METH_VARARGS | METH_KEYWORDS,
-     "arm(handlers, without_open, spins): serve the session that is made next by these functions."},
+     "arm(handlers, without_open, without_opendir, spins): serve the session that is made next by these functions."},
     {"start", start, METH_NOARGS,
      "start() -> bool: begin, after the mount was made; False: it goes without this module."},
     {"disarm", disarm, METH_NOARGS, "disarm(): let pyfuse3 alone from now on."},

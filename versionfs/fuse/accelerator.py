@@ -18,7 +18,7 @@ from versionfs.syscalls import SWITCH
 
 log = logging.getLogger(__name__)
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 """Of what the module and its handlers tell each other."""
 
 Answer = Callable[..., Any]
@@ -28,8 +28,18 @@ Answer = Callable[..., Any]
 class Accelerator(Protocol):
     """The compiled module."""
 
-    def arm(self, handlers: Mapping[str, Answer], without_open: bool, spins: bool) -> None:
-        """Serves the session that ``pyfuse3.init`` makes next by these functions."""
+    def arm(
+        self,
+        handlers: Mapping[str, Answer],
+        without_open: bool,
+        without_opendir: bool,
+        spins: bool,
+    ) -> None:
+        """Serves the session that ``pyfuse3.init`` makes next by these functions.
+
+        ``without_open`` and ``without_opendir`` let the kernel do without these requests: the
+        handles of files, or of directories, are their numbers then.
+        """
 
     def start(self) -> bool:
         """Begins, after the mount was made; False when pyfuse3 serves it alone."""

@@ -70,7 +70,11 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
             branches = operations if isinstance(operations, WritableOperations) else None
             # Nobody tells when a file is closed then: what is read ahead would go on.
             without_open = request.read_only and store.objects.is_local
-            compiled.arm(answers(filesystem, branches), without_open, spin.is_useful())
+            # The kernel keeps the listings of all directories then.
+            without_opendir = filesystem.is_snapshot
+            spins = spin.is_useful()
+            compiled.arm(answers(filesystem, branches), without_open, without_opendir, spins)
+            filesystem.opens_directories = not without_opendir
         try:
             _mount(request, operations)
             if compiled is not None and not compiled.start():

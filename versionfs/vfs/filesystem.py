@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +47,8 @@ from versionfs.vfs.views import Invalidation, Located, Mover, Step, View
 from versionfs.vfs.xattrs import ExtendedAttributes, told_of_entry
 
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+_UNOPENED: Final = 256
+"""Directories that are read without being opened, and whose cursors are kept."""
 
 
 class Found(NamedTuple):
@@ -91,6 +93,9 @@ class FileSystem:
         self._xattrs = ExtendedAttributes(self._directories, store.settings.store)
         self._space = SpaceCounter(store, self._namespace.resolver)
         self._listings: dict[int, Listing] = {}
+        self._unopened: OrderedDict[int, TreeListing] = OrderedDict()
+        self.opens_directories = True
+        """False where the kernel reads directories without opening them: handles are numbers."""
         self._next_handle = 1
         self._refreshes = 0
         self.requests: Counter[str] = Counter()
@@ -254,6 +259,11 @@ class FileSystem:
 
     # -- directories -----------------------------------------------------------------------------
 
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether it is one directory of a snapshot, so that all listings may be kept."""
+        return self.branches is None and isinstance(self._root, Directory)
+
     def is_listing_kept(self, number: int) -> bool:
         """Whether the kernel may keep what a directory lists: it is told when that changes."""
         return isinstance(self._nodes.get(number), Directory)
@@ -286,9 +296,7 @@ class FileSystem:
         Raises:
             FileSystemError: EBADF.
         """
-        listing = self._listings.get(handle)
-        if listing is None:
-            raise FileSystemError(errno.EBADF)
+        listing = self._listing(handle)
         return listing.items(start), listing.timeout
 
     def readdir_packed(self, handle: int, start: int, room: int) -> bytes | None:
@@ -299,14 +307,29 @@ class FileSystem:
         Raises:
             FileSystemError: EBADF.
         """
-        listing = self._listings.get(handle)
-        if listing is None:
-            raise FileSystemError(errno.EBADF)
+        listing = self._listing(handle)
         return listing.packed(start, room) if PACKS and isinstance(listing, TreeListing) else None
+
+    def _listing(self, handle: int) -> Listing:
+        if self.opens_directories:
+            listing = self._listings.get(handle)
+            if listing is None:
+                raise FileSystemError(errno.EBADF)
+            return listing
+        unopened = self._unopened.get(handle)
+        if unopened is None:
+            node = self._node(handle)
+            assert isinstance(node, Directory)
+            unopened = self._unopened[handle] = TreeListing(self._directories, node, DAY_SECONDS)
+            if len(self._unopened) > _UNOPENED:
+                self._unopened.popitem(last=False)
+        self._unopened.move_to_end(handle)
+        return unopened
 
     def look_ahead(self, handle: int) -> None:
         """Prepares what comes behind the entries of an open directory that were given last."""
-        listing = self._listings.get(handle)
+        opened = self._listings if self.opens_directories else self._unopened
+        listing = opened.get(handle)
         if isinstance(listing, TreeListing):
             listing.look_ahead()
 

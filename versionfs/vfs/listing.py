@@ -1,12 +1,14 @@
 """Open directories: a cursor each, with offsets that stay good for telldir and seekdir.
 
-An offset is the number of the entry that comes next: 0 and 1 are ``.`` and ``..``. Going on where
-the last reply ended costs nothing; going back costs one step over the leaves passed.
+An offset is the number of the entry that comes next: 0 and 1 are ``.`` and ``..``. Above it is how
+often the directory moved before. Going on where a late reply ended costs nothing; going elsewhere
+costs one step over the leaves passed.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from typing import Final, Protocol
 
@@ -17,6 +19,11 @@ from versionfs.vfs.nodes import ROOT_NUMBER, Attributes, Directory, Node
 
 DOTS: Final = 2
 """Entries that every directory begins with."""
+
+_POSITION_BITS: Final = 40
+_POSITION: Final = (1 << _POSITION_BITS) - 1
+_ENDS: Final = 64
+"""Replies that another reader may still go on behind."""
 
 
 class Listing(Protocol):
@@ -34,7 +41,8 @@ class TreeListing:
 
     If the directory moves to another commit meanwhile, the listing goes on in the new tree behind
     the last name it gave, so nothing is given twice and nothing that stays is left out. So it does
-    after an error, or after a leaf that had to be fetched first.
+    after an error, or after a leaf that had to be fetched first. Where the kernel opens no
+    directories, all that read one have the same listing: each goes on behind its own last name.
     """
 
     def __init__(self, directories: Directories, directory: Directory, timeout: float) -> None:
@@ -50,6 +58,10 @@ class TreeListing:
         self._index = 0
         self._offset = DOTS
         self._last: bytes | None = None
+        self._seen: tuple[int, int, object] | None = None
+        self._moves = 0
+        # Where replies ended: the offset, and the last name.
+        self._ends: OrderedDict[int, bytes] = OrderedDict()
         # Where leaves begin: the offset of the first entry, and the name before it.
         self._offsets: list[int] = []
         self._names: list[bytes | None] = []
@@ -76,6 +88,7 @@ class TreeListing:
                 entries.close()
                 if self._index:
                     self._last = leaf.names[self._index - 1]
+                self._ended()
             self._leaf = None
 
     def packed(self, start: int, room: int) -> bytes:
@@ -111,7 +124,15 @@ class TreeListing:
             # The kernel asks again for what is behind the entries that it gets.
             if not any(parts):
                 raise
+        self._ended()
         return b"".join(parts)
+
+    def _ended(self) -> None:
+        if self._last is not None:
+            self._ends[self._offset] = self._last
+            self._ends.move_to_end(self._offset)
+            if len(self._ends) > _ENDS:
+                self._ends.popitem(last=False)
 
     def look_ahead(self) -> None:
         """Reads what comes behind the entries that were given last: a leaf, or the next folder.
@@ -147,32 +168,35 @@ class TreeListing:
             if self._at != self._state():
                 self._open(start, self._last)
             return
-        number = bisect_right(self._offsets, start) - 1
-        if number < 0:
-            self._offsets, self._names = [], []
-            self._open(DOTS, None)
-        else:
-            offset, name = self._offsets[number], self._names[number]
-            del self._offsets[number:], self._names[number:]
-            self._open(offset, name)
+        position = start & _POSITION
+        number = bisect_right(self._offsets, position) - 1
+        offset, name = (DOTS, None) if number < 0 else (self._offsets[number], self._names[number])
+        del self._offsets[max(number, 0) :], self._names[max(number, 0) :]
+        if start in self._ends:
+            self._open(start, self._ends[start])
+            return
+        self._open(offset, name)
         while self._next_leaf():
             assert self._leaf is not None
-            step = min(self._leaf.count - self._index, start - self._offset)
+            step = min(self._leaf.count - self._index, position - (self._offset & _POSITION))
             self._index += step
             self._offset += step
             if self._index:
                 self._last = self._leaf.names[self._index - 1]
-            if self._offset == start:
+            if self._offset & _POSITION == position:
                 return
 
     def _open(self, offset: int, after: bytes | None) -> None:
         """Begins to read the directory as it is now, behind a name."""
         state = self._state()
         root = self._directories.root_of(self._directory)
-        self._at = state
+        if self._seen not in (None, state):
+            self._moves += 1
+        self._at = self._seen = state
         self._leaves = iter(()) if root is None else self._directories.trees.leaves(root, after)
         self._leaf = self._ref = self._next = None
-        self._offset = offset
+        # What had this number before the directory moved was behind another name.
+        self._offset = offset & _POSITION | self._moves << _POSITION_BITS
         self._last = after
         self._index = 0
 
@@ -183,7 +207,7 @@ class TreeListing:
             return False
         self._ref, self._leaf = found
         self._index = 0 if self._last is None else bisect_right(self._leaf.names, self._last)
-        self._offsets.append(self._offset)
+        self._offsets.append(self._offset & _POSITION)
         self._names.append(self._last)
         return True
 
