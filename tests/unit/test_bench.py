@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench import programs
+from scripts.bench import programs, steady
 from scripts.bench.datasets import SMALL, DataSets, edit_mixed, make_mixed, make_tree
 from scripts.bench.edits import LARGEST, SMALLEST, Edit, Kind, apply_edits, plan_edits
 from scripts.bench.figures import Better, Target, alternated, judge, speed_ratio, summarise
@@ -294,3 +294,26 @@ class TestTracing:
     )
     def test_names_have_no_folders_of_this_machine(self, frame, name):
         assert short_name(frame) == name
+
+
+def test_memory_is_steady_while_it_is_measured(tmp_path, monkeypatch):
+    running, idle = tmp_path / "kdamonds/0/state", tmp_path / "kdamonds/1/state"
+    for path, state in ((running, "on\n"), (idle, "off\n")):
+        path.parent.mkdir(parents=True)
+        path.write_text(state)
+    reporting = tmp_path / "page_reporting_order"
+    reporting.write_text("9\n")
+    monkeypatch.setattr(steady, "_RECLAIM", str(tmp_path))
+    monkeypatch.setattr(steady, "_REPORTING", reporting)
+    monkeypatch.setattr(steady, "_WANTED", 1 << 20)
+    paths = (running, idle, reporting)
+    meanwhile = []
+
+    def interrupted():
+        with steady.steady_memory():
+            meanwhile.extend(path.read_text().strip() for path in paths)
+            raise KeyboardInterrupt
+
+    pytest.raises(KeyboardInterrupt, interrupted)
+    assert meanwhile == ["off", "off", "11"]
+    assert [path.read_text() for path in paths] == ["on\n", "off\n", "9\n"]
