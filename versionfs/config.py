@@ -99,12 +99,17 @@ def load_settings(
     else:
         import xdg_base_dirs
 
-        folders = (
-            xdg_base_dirs.xdg_data_home() / _APPLICATION / "store",
-            xdg_base_dirs.xdg_cache_home() / _APPLICATION,
-            xdg_base_dirs.xdg_state_home() / _APPLICATION,
-            xdg_base_dirs.xdg_config_home() / _APPLICATION,
-        )
+        try:
+            folders = (
+                xdg_base_dirs.xdg_data_home() / _APPLICATION / "store",
+                xdg_base_dirs.xdg_cache_home() / _APPLICATION,
+                xdg_base_dirs.xdg_state_home() / _APPLICATION,
+                xdg_base_dirs.xdg_config_home() / _APPLICATION,
+            )
+        except RuntimeError as error:  # a user whom the system does not know
+            raise InvalidInputError(
+                "there is no home directory", hint="set HOME, or VERSIONFS_HOME to a folder"
+            ) from error
     default_store, cache, state, config = folders
     config_file = config / "config.toml"
     values = _read_config(config_file) | _given(environ, flags or {})

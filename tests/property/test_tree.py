@@ -218,6 +218,16 @@ def test_a_cursor_visits_every_name_of_a_large_directory_once(
         ref, leaf = shared.trees.leaf_for(root, key)
         assert key in leaf.names
         assert shared.trees.leaf(ref) is leaf
+    for number in (0, 1, 63, 1_000, len(ordered) // 2, len(ordered) - 1):
+        name = ordered[number]
+        assert shared.trees.name_at(root, number) == name
+        assert shared.trees.rank(root, name) == number + 1
+        assert shared.trees.rank(root, name + b"\x01") == number + 1
+        assert shared.trees.rank(root, name[:-1] + bytes((max(name[-1] - 1, 0),))) <= number + 1
+    assert shared.trees.name_at(root, len(ordered) + 5) == ordered[-1]
+    assert shared.trees.name_at(root, -1) is None
+    assert shared.trees.rank(root, b"") == 0
+    assert shared.trees.rank(root, b"\xff" * 200) == len(ordered)
 
 
 def test_removing_all_but_one_entry_leaves_one_leaf(

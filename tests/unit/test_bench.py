@@ -307,13 +307,9 @@ def test_memory_is_steady_while_it_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(steady, "_REPORTING", reporting)
     monkeypatch.setattr(steady, "_WANTED", 1 << 20)
     paths = (running, idle, reporting)
-    meanwhile = []
-
-    def interrupted():
-        with steady.steady_memory():
-            meanwhile.extend(path.read_text().strip() for path in paths)
-            raise KeyboardInterrupt
-
-    pytest.raises(KeyboardInterrupt, interrupted)
+    manager = steady.steady_memory()
+    manager.__enter__()
+    meanwhile = [path.read_text().strip() for path in paths]
+    manager.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert meanwhile == ["off", "off", "11"]
     assert [path.read_text() for path in paths] == ["on\n", "off\n", "9\n"]

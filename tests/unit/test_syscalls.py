@@ -83,6 +83,7 @@ def test_what_cannot_be_looked_at_differs(way: str, files: tuple[bytes, list[byt
     before = seen_of(prefix, names)
     assert unchanged(prefix + b"gone/", names, before).same == 0
     assert unchanged(prefix + b"f01/", names, before).same == 0
+    assert unchanged(prefix + b"./" * 2100, names, before).same == 0  # longer than any path
 
 
 @compiled_only

@@ -317,7 +317,7 @@ def test_listing_gives_every_entry_once_whatever_fits(store, per_reply):
     items = view.items(number, per_reply)
     assert [item[0] for item in items[:2]] == [b".", b".."]
     assert [item[0] for item in items[2:]] == sorted(names)
-    assert [item[7] for item in items] == list(range(1, len(items) + 1))
+    assert [item[7] & (1 << 40) - 1 for item in items] == list(range(1, len(items) + 1))
     assert view.fs.statistics().inodes == 1
 
 
@@ -340,30 +340,62 @@ def test_listing_goes_on_in_the_new_tree(store):
     seen = view.reply(handle, 0, 502)
     commit(store, {b"0100": None, b"0600": None, b"0100x": b"", b"0700x": b""})
     view.refresh()
-    seen += view.reply(handle, 502, 5_000)
+    seen += view.reply(handle, seen[-1][7], 5_000)
     names = [item[0] for item in seen[2:]]
     assert names == sorted({b"%04d" % n for n in range(1_000)} - {b"0600"} | {b"0700x"})
 
 
 def test_readers_of_an_unopened_directory_go_on_in_the_new_tree(store):
-    """All have one cursor: each goes on behind the last name that it got itself."""
+    """All have one cursor, and replies of the same length: each goes on behind its own last name.
+
+    That is so however many moves and other directories come in between.
+    """
     names = {b"%04d" % n for n in range(1_000)}
-    commit(store, dict.fromkeys(names, b""))
+    others = {b"other%03d/f" % n: b"" for n in range(300)}
+    commit(store, {b"d/" + name: b"" for name in names} | others)
     view = View(store)
     view.fs.opens_directories = False
-    number = view.number("photos/main")
-    early, late = view.reply(number, 0, 402), view.reply(number, 0, 12)
-    commit(store, {b"0000": None, b"0600": None, b"0000x": b"", b"0000y": b"", b"0700x": b""})
-    view.refresh()
-    # Ends where the first one did, by number, but behind another name.
-    newest = view.reply(number, 0, 402)
-    for given in (early, newest, late):
-        while got := view.reply(number, given[-1][7], 150):
+    number = view.number("photos/main/d")
+    began: list[tuple[set[bytes], list[tuple]]] = []
+    for step in range(3):
+        began += [(names, view.reply(number, 0, 402)), (names, view.reply(number, 0, 12))]
+        gone, new = {b"%04d" % step, b"%04d" % (600 + step)}, {b"0000x%d" % step, b"07%02dx" % step}
+        commit(store, {b"d/" + n: None for n in gone} | {b"d/" + n: b"" for n in new})
+        names = names - gone | new
+        view.refresh()
+        # As many as those that began before the move, and those that did after it.
+        for _, given in began:
+            given += view.reply(number, given[-1][7], 150)
+        began.append((names, view.reply(number, 0, 552)))
+        for other in range(300):
+            view.reply(view.number(f"photos/main/other{other:03d}"), 0, 9)
+    ended: set[int] = set()
+    while len(ended) < len(began):
+        for index, (_, given) in enumerate(began):
+            got = view.reply(number, given[-1][7], 150)
             given += got
-    after = names - {b"0000", b"0600"} | {b"0000x", b"0000y", b"0700x"}
-    gone_on = after - {b"0000x", b"0000y"} | {b"0000"}
-    for given, expected in ((early, gone_on), (newest, after), (late, gone_on)):
-        assert [item[0] for item in given[2:]] == sorted(expected)
+            if not got:
+                ended.add(index)
+    for at_first, given in began:
+        found = [item[0] for item in given[2:]]
+        assert found == sorted(set(found))
+        assert at_first & names <= set(found) <= at_first | names
+
+
+def test_offsets_are_good_for_seekdir_when_the_branch_has_moved(store):
+    commit(store, {b"%04d" % n: b"" for n in range(1_000)})
+    view = View(store)
+    handle = view.fs.opendir(view.number("photos/main"))
+    everything = view.reply(handle, 0, 5_000)
+    commit(store, {b"0000": None, b"0001": None, b"0700x": b""})
+    view.refresh()
+    view.reply(handle, 0, 300)
+    names = [b"%04d" % n for n in range(1_000)]
+    names.insert(701, b"0700x")
+    for at in (500, 20, 800, 701, 4):
+        name, offset = everything[at][0], everything[at][7]
+        behind = names[names.index(name) + 1 :][:5]
+        assert [item[0] for item in view.reply(handle, offset, 5)] == behind
 
 
 def test_an_unopened_directory_is_good_for_seekdir(store):

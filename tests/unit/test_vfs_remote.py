@@ -285,7 +285,8 @@ def test_a_listing_that_failed_is_not_taken_for_its_end(
     with pytest.raises(CorruptionError):
         kernel.reply(handle, kernel.offset, 1000)
     monkeypatch.setattr(store.trees, "node", node)
-    assert kernel.reply(handle, kernel.offset, 1)[0][0] == names(MANY)[kernel.offset - 2]
+    position = kernel.offset & (1 << 40) - 1  # Above that it names the tree.
+    assert kernel.reply(handle, kernel.offset, 1)[0][0] == names(MANY)[position - 2]
 
 
 def test_a_file_is_closed_when_the_last_one_closes_it(

@@ -189,7 +189,8 @@ class _OpenedWorkspace:
     def restore(self, paths: Sequence[bytes]) -> int:
         """Discards what is changed at and below paths."""
         recover_now(self._workspace, self._repository, self._branch)
-        return finished(restore(self._workspace, list(paths)))
+        name = f"{self._repository}/{self._branch}"
+        return finished(restore(self._workspace, list(paths), name))
 
     def move(self, name: str) -> None:
         """Moves the changes to a new branch at the base."""

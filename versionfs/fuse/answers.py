@@ -8,10 +8,12 @@ something must be fetched first: nothing was changed or counted then.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from pyfuse3 import FUSEError
 
+from versionfs.errors import VersionFSError
 from versionfs.fuse.accelerator import Answer
 from versionfs.fuse.branch_requests import BranchRequests
 from versionfs.fuse.operations import report
@@ -91,7 +93,8 @@ class Reading:
 
     def look_ahead(self) -> object:
         """Prepares what a listing, or a walk, will ask for next."""
-        self._fs.look_ahead(self._listed)
+        with suppress(VersionFSError):  # Who comes there is told.
+            self._fs.look_ahead(self._listed)
         return _DONE
 
     def releasedir(self, handle: int) -> object:
@@ -178,7 +181,8 @@ class Writing(Reading):
         """Prepares what a listing, or a walk, will ask for next."""
         if not self._serves(self._listed):
             return super().look_ahead()
-        self._requests.look_ahead_now(self._listed)
+        with suppress(VersionFSError):
+            self._requests.look_ahead_now(self._listed)
         return _DONE
 
     def releasedir(self, handle: int) -> object:

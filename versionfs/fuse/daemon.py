@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -71,14 +72,16 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
             # Nobody tells when a file is closed then: what is read ahead would go on.
             without_open = request.read_only and store.objects.is_local
             # The kernel keeps the listings of all directories then.
-            without_opendir = filesystem.is_snapshot
+            without_opendir = filesystem.is_snapshot and _can_do_without_opendir()
             spins = spin.is_useful()
             compiled.arm(answers(filesystem, branches), without_open, without_opendir, spins)
-            filesystem.opens_directories = not without_opendir
         try:
             _mount(request, operations)
-            if compiled is not None and not compiled.start():
-                log.warning("the compiled part does not fit this libfuse: the mount is slower")
+            if compiled is not None:
+                if compiled.start():
+                    filesystem.opens_directories = not without_opendir
+                else:
+                    log.warning("the compiled part does not fit this libfuse: the mount is slower")
             try:
                 record = _record(request, store)
                 registry.write(request.settings, record)
@@ -99,6 +102,12 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
             current = registry.read(request.settings, request.mountpoint)
             if current is None or current.pid == os.getpid():
                 registry.remove(request.settings, request.mountpoint)
+
+
+def _can_do_without_opendir() -> bool:
+    """Whether the kernel takes ENOSYS for "do not ask": since Linux 5.1; before, it is an error."""
+    version = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return version is not None and (int(version[1]), int(version[2])) >= (5, 1)
 
 
 def _mount(request: MountRequest, operations: Operations) -> None:

@@ -175,7 +175,9 @@ class WorkspaceService:
 
             def steps() -> Iterable[Step]:
                 nonlocal count
-                count = yield from restore(branch.workspace, paths)
+                count = yield from restore(
+                    branch.workspace, paths, f"{branch.repository}/{branch.name}"
+                )
 
             with trio.CancelScope(shield=True):
                 await self._steps(branch, steps())

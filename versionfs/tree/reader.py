@@ -117,6 +117,31 @@ class Trees:
         for index in range(start, node.count):
             yield from self.leaves(node.children[index].ref, after if index == start else None)
 
+    def rank(self, root: NodeRef, name: bytes) -> int:
+        """Returns how many names of a directory are not behind a name."""
+        passed, node = 0, self.node(root)
+        while isinstance(node, Inner):
+            index = node.child_for(name)
+            passed += sum(child.entries for child in node.children[:index])
+            node = self.node(node.children[index].ref)
+        return passed + bisect_right(node.names, name)
+
+    def name_at(self, root: NodeRef, position: int) -> bytes | None:
+        """Returns the name number ``position`` of a directory; of the last if there are fewer.
+
+        None if it is negative, or there are none.
+        """
+        if position < 0:
+            return None
+        node = self.node(root)
+        while isinstance(node, Inner):
+            index = 0
+            while index < node.count - 1 and position >= node.children[index].entries:
+                position -= node.children[index].entries
+                index += 1
+            node = self.node(node.children[index].ref)
+        return node.names[min(position, node.count - 1)] if node.count else None
+
     def entries(self, root: NodeRef, after: bytes | None = None) -> Iterator[Entry]:
         """Yields the entries of a directory in name order, from the first name > after."""
         for _, leaf in self.leaves(root, after):

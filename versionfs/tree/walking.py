@@ -39,10 +39,11 @@ class Walks:
             WouldBlock: a node must be fetched.
             CorruptionError: a node is damaged or gone.
         """
-        following = self._following(root, above)
+        is_step = root is not None and root.id in self._expected
+        # Where it is none, only where the walker has been himself.
+        following = self._following(root, above, _LEAVES if is_step else 1)
         if following is None:
             return
-        is_step = root is not None and root.id in self._expected
         if root is not None and is_step:
             self._expected.remove(root.id)
         if following.id not in self._expected:
@@ -50,18 +51,21 @@ class Walks:
         if is_step:
             self._trees.read_ahead(following)
 
-    def _following(self, root: NodeRef | None, above: Above) -> NodeRef | None:
-        """Returns the root node of the folder that a walk comes to after one; None if unknown."""
-        found = None if root is None else self._next_in(root, b"")
+    def _following(self, root: NodeRef | None, above: Above, leaves: int) -> NodeRef | None:
+        """Returns the root node of the folder that a walk comes to after one; None if unknown.
+
+        At most ``leaves`` leaves of each folder on the way there are read.
+        """
+        found = None if root is None else self._next_in(root, b"", leaves)
         for parent, name in islice(above, _CLIMBS):
             if found is not None or parent is None:
                 break
-            found = self._next_in(parent, name)
+            found = self._next_in(parent, name, leaves)
         return found
 
-    def _next_in(self, parent: NodeRef, after: bytes) -> NodeRef | None:
-        """Returns the root node of the first folder behind a name that has any entries."""
-        for _, leaf in islice(self._trees.leaves(parent, after), _LEAVES):
+    def _next_in(self, parent: NodeRef, after: bytes, leaves: int) -> NodeRef | None:
+        """Returns the root node of the first folder behind a name that has one."""
+        for _, leaf in islice(self._trees.leaves(parent, after), leaves):
             found = _folder_from(leaf, bisect_right(leaf.names, after))
             if found is not None:
                 return found

@@ -6,6 +6,7 @@ Used from one thread only.
 from __future__ import annotations
 
 import stat
+from collections import OrderedDict
 from collections.abc import Generator
 from typing import Final
 
@@ -38,8 +39,29 @@ PACKS: Final = compiled is not None and compiled_numbers_agree()
 _KEPT_LEAVES: Final = 64
 """Leaves at hand by number, with what they had it for."""
 
+_LISTED: Final = 4_096
+"""Trees that a reader can go on in behind the name that he came to, though the branch moved."""
+
 Item = tuple[bytes, int, int, int, int, int, int, int]
 """What a listing yields: name, number, mode, size, mtime in ns, uid, gid, offset of the next."""
+
+
+class ListedTrees:
+    """The trees that were listed last, by what offsets say of them."""
+
+    def __init__(self) -> None:
+        self._roots: OrderedDict[tuple[int, int], NodeRef] = OrderedDict()
+
+    def add(self, key: tuple[int, int], root: NodeRef) -> None:
+        """Notes the root of a tree by the number of the directory that showed it, and its tag."""
+        self._roots[key] = root
+        self._roots.move_to_end(key)
+        if len(self._roots) > _LISTED:
+            self._roots.popitem(last=False)
+
+    def get(self, key: tuple[int, int]) -> NodeRef | None:
+        """Returns the root of a tree; None if it was listed too long ago."""
+        return self._roots.get(key)
 
 
 class Directories:
@@ -50,6 +72,7 @@ class Directories:
         self.walks = Walks(trees)
         self.inodes = InodeTable()
         self.leaves = LeafTable()
+        self.listed = ListedTrees()
         self._kept: dict[int, tuple[bytes, Leaf]] = {}
         self._nodes = nodes
         self.owner = owner

@@ -1,14 +1,13 @@
 """Open directories: a cursor each, with offsets that stay good for telldir and seekdir.
 
-An offset is the number of the entry that comes next: 0 and 1 are ``.`` and ``..``. Above it is how
-often the directory moved before. Going on where a late reply ended costs nothing; going elsewhere
-costs one step over the leaves passed.
+An offset is the number of the entry that comes next, 0 and 1 for ``.`` and ``..``; above that it
+names the tree that it counts in. Going on where the last reply ended costs nothing; going elsewhere
+costs the nodes on the way there.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from typing import Final, Protocol
 
@@ -22,8 +21,7 @@ DOTS: Final = 2
 
 _POSITION_BITS: Final = 40
 _POSITION: Final = (1 << _POSITION_BITS) - 1
-_ENDS: Final = 64
-"""Replies that another reader may still go on behind."""
+_TAG_BYTES: Final = 3
 
 
 class Listing(Protocol):
@@ -41,8 +39,10 @@ class TreeListing:
 
     If the directory moves to another commit meanwhile, the listing goes on in the new tree behind
     the last name it gave, so nothing is given twice and nothing that stays is left out. So it does
-    after an error, or after a leaf that had to be fetched first. Where the kernel opens no
-    directories, all that read one have the same listing: each goes on behind its own last name.
+    after an error, or after a leaf that had to be fetched first.
+
+    Where the kernel opens no directories, all that read one have the same listing. An offset names
+    the tree that it was given of, so each goes on behind its own last name.
     """
 
     def __init__(self, directories: Directories, directory: Directory, timeout: float) -> None:
@@ -58,13 +58,6 @@ class TreeListing:
         self._index = 0
         self._offset = DOTS
         self._last: bytes | None = None
-        self._seen: tuple[int, int, object] | None = None
-        self._moves = 0
-        # Where replies ended: the offset, and the last name.
-        self._ends: OrderedDict[int, bytes] = OrderedDict()
-        # Where leaves begin: the offset of the first entry, and the name before it.
-        self._offsets: list[int] = []
-        self._names: list[bytes | None] = []
 
     def items(self, start: int) -> Generator[Item, None, None]:
         """Yields entries from an offset on; asking for the next takes the one before."""
@@ -88,7 +81,6 @@ class TreeListing:
                 entries.close()
                 if self._index:
                     self._last = leaf.names[self._index - 1]
-                self._ended()
             self._leaf = None
 
     def packed(self, start: int, room: int) -> bytes:
@@ -124,15 +116,7 @@ class TreeListing:
             # The kernel asks again for what is behind the entries that it gets.
             if not any(parts):
                 raise
-        self._ended()
         return b"".join(parts)
-
-    def _ended(self) -> None:
-        if self._last is not None:
-            self._ends[self._offset] = self._last
-            self._ends.move_to_end(self._offset)
-            if len(self._ends) > _ENDS:
-                self._ends.popitem(last=False)
 
     def look_ahead(self) -> None:
         """Reads what comes behind the entries that were given last: a leaf, or the next folder.
@@ -161,42 +145,35 @@ class TreeListing:
 
     def _seek(self, start: int) -> None:
         if start == DOTS:
-            self._offsets, self._names = [], []
-            self._open(DOTS, None)
-            return
-        if start == self._offset:
-            if self._at != self._state():
-                self._open(start, self._last)
-            return
-        position = start & _POSITION
-        number = bisect_right(self._offsets, position) - 1
-        offset, name = (DOTS, None) if number < 0 else (self._offsets[number], self._names[number])
-        del self._offsets[max(number, 0) :], self._names[max(number, 0) :]
-        if start in self._ends:
-            self._open(start, self._ends[start])
-            return
-        self._open(offset, name)
-        while self._next_leaf():
-            assert self._leaf is not None
-            step = min(self._leaf.count - self._index, position - (self._offset & _POSITION))
-            self._index += step
-            self._offset += step
-            if self._index:
-                self._last = self._leaf.names[self._index - 1]
-            if self._offset & _POSITION == position:
-                return
+            self._open(None)
+        elif start != self._offset:
+            self._open(self._name_before(start))
+        elif self._at != self._state():
+            self._open(self._last)
 
-    def _open(self, offset: int, after: bytes | None) -> None:
+    def _name_before(self, offset: int) -> bytes | None:
+        """Returns the name that an offset is behind, in the tree that it was given of."""
+        directories, directory = self._directories, self._directory
+        root = directories.listed.get((directory.number, offset >> _POSITION_BITS))
+        if root is None:  # It was long ago: taken for one of the tree that is there now.
+            root = directories.root_of(directory)
+        position = (offset & _POSITION) - DOTS
+        return None if root is None else directories.trees.name_at(root, position - 1)
+
+    def _open(self, after: bytes | None) -> None:
         """Begins to read the directory as it is now, behind a name."""
+        directories, directory = self._directories, self._directory
         state = self._state()
-        root = self._directories.root_of(self._directory)
-        if self._seen not in (None, state):
-            self._moves += 1
-        self._at = self._seen = state
-        self._leaves = iter(()) if root is None else self._directories.trees.leaves(root, after)
+        root = directories.root_of(directory)
+        position = tag = 0
+        if root is not None:
+            position = 0 if after is None else directories.trees.rank(root, after)
+            tag = _tag(root)
+            directories.listed.add((directory.number, tag), root)
+        self._at = state
+        self._leaves = iter(()) if root is None else directories.trees.leaves(root, after)
         self._leaf = self._ref = self._next = None
-        # What had this number before the directory moved was behind another name.
-        self._offset = offset & _POSITION | self._moves << _POSITION_BITS
+        self._offset = tag << _POSITION_BITS | position + DOTS
         self._last = after
         self._index = 0
 
@@ -207,8 +184,6 @@ class TreeListing:
             return False
         self._ref, self._leaf = found
         self._index = 0 if self._last is None else bisect_right(self._leaf.names, self._last)
-        self._offsets.append(self._offset & _POSITION)
-        self._names.append(self._last)
         return True
 
     def _take_leaf(self) -> tuple[NodeRef, Leaf] | None:
@@ -271,3 +246,8 @@ def _dot(directories: Directories, node: Node, offset: int) -> Item:
     number = node.number or ROOT_NUMBER
     uid, gid = directories.owner.own
     return (name, number, 0o040555, 0, 0, uid, gid, offset + 1)
+
+
+def _tag(root: NodeRef) -> int:
+    """Returns a number of 23 bits for a tree, not 0: the same for the same entries."""
+    return int.from_bytes(root.id[:_TAG_BYTES], "little") >> 1 | 1

@@ -137,6 +137,9 @@ class Build:
         Raises:
             OSError: what was written cannot be read.
         """
+        done = partial(self._done, name, inode)
+        if not self._lost and self._small(name, inode, done):
+            return
         file = LayeredFile(
             Stack(inode.base, inode.layers),
             self._frozen,
@@ -146,7 +149,6 @@ class Build:
         file.check()
         if self._lost:
             return
-        done = partial(self._done, name, inode)
         if file.whole_layer is None:
             self._edited(name, inode, file, done)
             return
@@ -156,7 +158,21 @@ class Build:
             gone = partial(self._gone, path)
             self._pipeline.file(name, os.fsencode(own), file.size, done, gone)
             return
-        data = file.read(0, file.size)
+        self._whole(name, inode, file.read(0, file.size), done)
+
+    def _small(self, name: bytes, inode: Inode, done: Done) -> bool:
+        """Stores a small file of which all is in one layer: most new ones. False: it is another."""
+        if len(inode.layers) != 1 or inode.layers[0].limit:
+            return False
+        found = self._staging.small(inode.layers[0].id)
+        if found is None:
+            return False
+        data, allocated = found
+        self.read_bytes += min(len(data), allocated)
+        self._whole(name, inode, data, done)
+        return True
+
+    def _whole(self, name: bytes, inode: Inode, data: bytes, done: Done) -> None:
         pieces = cut_whole(data, self._store.chunking)
         self._pipeline.whole(name, pieces, _attributes(inode), done)
 

@@ -41,7 +41,7 @@ def encode_layers(layers: Sequence[Layer]) -> bytes:
 
 def decode_layers(data: bytes) -> tuple[Layer, ...]:
     """Returns the layers of :func:`encode_layers`."""
-    return tuple(Layer(*values) for values in _LAYER.iter_unpack(data))
+    return tuple(map(Layer._make, _LAYER.iter_unpack(data)))
 
 
 class StoredContent(Protocol):

@@ -44,7 +44,9 @@ class WorkspaceListing:
         self._base: NodeRef | None = None
         self._version = -1
         self._next = 0
-        """The entry of the base that comes next; 0: none."""
+        """The entry of the base that comes next; 0: not known."""
+        self._ended = False
+        """Whether what was given last goes to the end."""
         self._changed: list[bytes] = []
         self._bound = 0
         self._hidden: set[bytes] = set()
@@ -56,6 +58,7 @@ class WorkspaceListing:
         Each entry taken counts as a lookup, but for ``.`` and ``..``.
         """
         workspace, folder = self._workspace, self._folder
+        self._next, self._ended = 0, False
         if start == 0 or self._version < 0:
             self._capture()
         for offset, node in ((0, folder), (1, folder.parent or folder)):
@@ -68,6 +71,7 @@ class WorkspaceListing:
             start = _CHANGED
         for index in range(start - _CHANGED, len(self._changed)):
             yield from self._looked_up(self._changed[index], _CHANGED + index + 1)
+        self._ended = True
 
     def packed(self, start: int, room: int, shown: Shown, bits: int) -> bytes | None:
         """Takes entries as :meth:`items` does, as many as fit into ``room`` bytes, and packs them.
@@ -89,7 +93,7 @@ class WorkspaceListing:
             or not names.is_plain
         ):
             return None
-        self._next = 0
+        self._next, self._ended = 0, False
         parts = []
         for offset, node in ((0, folder), (1, folder.parent or folder)):
             if start == offset:
@@ -110,6 +114,8 @@ class WorkspaceListing:
                 if begin + taken < leaf.count:
                     self._next = first + begin + taken
                     break
+            else:
+                self._ended = True
         except BaseException:
             # The kernel asks again for what is behind the entries that it gets.
             if not any(parts):
@@ -125,7 +131,7 @@ class WorkspaceListing:
         folder = self._folder
         if self._base is not None and self._next:
             next(islice(self._leaves(self._base, 0, self._next), 1, None), None)
-        else:
+        elif self._ended:
             self._workspace.names.walks.listed(folder.base, self._above())
 
     def _above(self) -> Iterator[tuple[NodeRef | None, bytes]]:

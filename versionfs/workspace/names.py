@@ -39,9 +39,19 @@ class InBase(NamedTuple):
     position: int
 
     @property
+    def kind(self) -> int:
+        """What it is: a ``Kind``."""
+        return int(self.leaf.kinds[self.position])
+
+    @property
     def is_dir(self) -> bool:
         """Whether it is a directory."""
-        return bool(self.leaf.kinds[self.position] == Kind.DIRECTORY)
+        return self.kind == Kind.DIRECTORY
+
+    @property
+    def entry(self) -> Entry:
+        """The entry itself."""
+        return self.leaf.entry(self.position)
 
 
 class Names:
@@ -187,7 +197,7 @@ class Names:
         child = parent.children.get(name) if parent.children else None
         if child is not None:
             return child
-        entry = found.leaf.entry(found.position)
+        entry = found.entry
         base = None if entry.location is None else entry.node
         leaf_number = self.leaves.number(found.ref)
         self.leaves.use(leaf_number)

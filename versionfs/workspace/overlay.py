@@ -315,9 +315,7 @@ class Overlay(AttributeOverlay):
             return changes.inode(found)
         # The number by which the kernel knows it, if it does.
         number = self._names.number_of(folder, name, found)
-        return changes.adopt_file(
-            folder, name, number, Inode.of_entry(number, found.leaf.entry(found.position))
-        )
+        return changes.adopt_file(folder, name, number, Inode.of_entry(number, found.entry))
 
     def _absent(self, folder: Folder, name: bytes) -> int | None:
         """Returns what a name that is about to go stands for then."""

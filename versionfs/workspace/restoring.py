@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from collections.abc import Generator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from versionfs.errors import NotFoundError
+from versionfs.errors import ConflictError, NotFoundError
 from versionfs.tree import same_entry
 from versionfs.types import Entry
 from versionfs.workspace.changes import Changes
@@ -28,18 +29,21 @@ if TYPE_CHECKING:
     from versionfs.workspace.workspace import Workspace
 
 
-def restore(workspace: Workspace, paths: list[bytes]) -> Generator[Step, None, int]:
+def restore(
+    workspace: Workspace, paths: list[bytes], branch: str = ""
+) -> Generator[Step, None, int]:
     """Discards what was changed at and below some paths; ``b""`` is everything.
 
-    Returns how many names were restored.
+    Returns how many names were restored. ``branch`` is what a SPEC calls it, for hints.
 
     Raises:
         NotFoundError: neither the workspace nor its base has anything at a path.
+        ConflictError: programs, or a commit of others, changed a path meanwhile; likewise.
         OSError: the disk is full; what was restored before stays restored.
     """
     count = 0
     for path in paths:
-        count += yield from _Restoring(workspace).path(path)
+        count += yield from _Restoring(workspace, branch).path(path)
     return count
 
 
@@ -60,8 +64,9 @@ class _At(NamedTuple):
 class _Restoring:
     """One path. What programs make meanwhile, between the steps, stays as it is."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, branch: str) -> None:
         self._workspace = workspace
+        self._branch = branch
         self._names = workspace.names
         self._count = 0
         self._began = workspace.clock.sequence
@@ -82,7 +87,7 @@ class _Restoring:
                     held.append(names.enter(folder, part, found))
                     child = names.folders.get(held[-1])
                 if child is None:
-                    raise (yield from self._without(parts, depth + 1))
+                    raise (yield from self._without(parts, depth + 1, found is not None))
                 folder = child
             yield from self._one(folder, parts)
         finally:
@@ -102,13 +107,53 @@ class _Restoring:
             return
         if entry is not None and (yield from fetched(lambda: self._is_back(at, entry))):
             return
+        brought = entry is not None and (yield from fetched(lambda: self._is_brought(at, entry)))
         if not self._is_there(at):
-            return
+            raise self._changed(parts)
         value = names.table.get(at.key)
         if value is not None and (entry is None or self._is_folder(value)):
+            if entry is not None and brought:
+                yield from self._in_place(folder, name, value, entry)
+                return
             yield from self._name(folder, name)
         if entry is not None:
-            yield (yield from fetched(lambda: self._bring(at, entry)))
+            dropped = yield from fetched(lambda: self._bring(at, entry))
+            if dropped is None:
+                raise self._changed(parts)
+            yield dropped
+
+    def _is_brought(self, at: _At, entry: Entry) -> bool:
+        """Whether a directory was brought back before, into one that is another one.
+
+        What is in it may have changed since.
+        """
+        value = self._names.table.get(at.key)
+        if value is None or not self._is_folder(value):
+            return False
+        found = self._names.find_in_base(at.folder, at.name)
+        return self._lies_over(value, entry) and not _is_entry(found, entry)
+
+    def _lies_over(self, value: bytes, entry: Entry) -> bool:
+        base = self._names.inode(decode_name(value)[0]).base
+        return base is not None and (base.content, base.stamp) == (entry.content, entry.stamp)
+
+    def _in_place(
+        self, folder: Folder, name: bytes, value: bytes, entry: Entry
+    ) -> Generator[Step, None, None]:
+        """Restores what is in such a directory, which keeps its record."""
+        number, sequence = decode_name(value)
+        if self._is_later(sequence) or not self._lies_over(value, entry):
+            return
+        child = self._names.recorded_folder(folder, name, self._names.inode(number))
+        child.lookups += 1
+        try:
+            yield from self._below(child)
+            if self._is_at(folder, name, child):
+                yield from fetched(lambda: self._reset(child, entry))
+                yield [Dropped(child.number, None)]
+        finally:
+            self._workspace.forget(child.number, 1)
+        self._count = self._count or 1
 
     def _is_there(self, at: _At) -> bool:
         """Whether the directory is where it was, and the base is what it was."""
@@ -137,19 +182,24 @@ class _Restoring:
             return False
         return _is_unchanged(names.inode(number), entry)
 
-    def _bring(self, at: _At, entry: Entry) -> list[Dropped]:
+    def _bring(self, at: _At, entry: Entry) -> list[Dropped] | None:
         """Gives a name what the commit has there, in place of the record that it has, all at once.
 
         If the directory lies over another one, that takes a record: it was made anew, or moved
-        there, and without changes shows nothing, or something else.
+        there, and without changes shows nothing, or something else. None: it changed meanwhile.
         """
         names, folder, name = self._names, at.folder, at.name
         found = names.find_in_base(folder, name)
         value = names.table.get(at.key)
-        if not self._is_there(at) or (value is None and _is_entry(found, entry)):
+        if not self._is_there(at):
+            return None
+        if value is None and _is_entry(found, entry):
             return []
-        if value is not None and (self._is_folder(value) or self._is_later(decode_name(value)[1])):
-            return []  # It was made meanwhile.
+        if value is not None and self._is_folder(value):
+            # What was made in it meanwhile stays.
+            return [] if self._lies_over(value, entry) else None
+        if value is not None and self._is_later(decode_name(value)[1]):
+            return None
         child = folder.children.get(name) if folder.children else None
         changes = self._workspace.overlay.changes()
         lost = None if value is None else _lose(changes, value)
@@ -158,24 +208,38 @@ class _Restoring:
             inode = changes.add(Inode.of_entry(names.free_number(folder.number, name), entry))
             number = inode.number
         changes.name(folder, name, number)
-        # It frees what was there, and is to work on a full disk.
-        changes.apply(frees=True)
+        # Where it frees what was there, it is to work on a full disk.
+        changes.apply(frees=number is None or (lost is not None and not lost.nlink))
         names.unpin(folder, name)
         self._discard_bytes(lost)
         self._count = self._count or 1
         dropped = [Dropped(folder.number, name), Dropped(folder.number, None)]
         return dropped if child is None else dropped + removed(child)
 
-    def _without(self, parts: list[bytes], depth: int) -> Generator[Step, None, NotFoundError]:
-        """Returns why a path cannot come back whose first ``depth`` parts are no folder."""
+    def _without(
+        self, parts: list[bytes], depth: int, is_taken: bool
+    ) -> Generator[Step, None, NotFoundError]:
+        """Returns why a path cannot come back whose first ``depth`` parts are no folder.
+
+        ``is_taken`` says that they are something else.
+        """
         root, walk = self._workspace.base.root, self._names.trees.walk_path
         entry = yield from fetched(lambda: walk(root, b"/".join(parts)))
         if entry is None:
             return self._nothing(parts)
         path, top = _text(parts), _text(parts[:depth])
+        # By its whole name: a path would be taken from where the user is.
+        named = shlex.quote(f"{self._branch}:{top}" if self._branch else top)
+        instead = ", and discards what is there now" if is_taken else ""
         return NotFoundError(
             f"there is no folder {top} that {path} could come back to",
-            hint=f"`versionfs restore {top}` brings that back, with all that is in it",
+            hint=f"`versionfs restore {named}` brings that back, with all that is in it{instead}",
+        )
+
+    def _changed(self, parts: list[bytes]) -> ConflictError:
+        return ConflictError(
+            f"{_text(parts)} was changed while it was restored, and stays as it is now",
+            hint="`versionfs status` lists what is changed; restore it again",
         )
 
     def _nothing(self, parts: list[bytes]) -> NotFoundError:
@@ -278,7 +342,7 @@ class _Restoring:
         if not _is_of(inode, found):
             return False
         if self._has_names(child):
-            self._reset(child, found.leaf.entry(found.position))
+            self._reset(child, found.entry)
             return True
         changes: Changes = self._workspace.overlay.changes()
         changes.remove(changes.inode(child.number))
@@ -356,7 +420,7 @@ def _lose(changes: Changes, value: bytes) -> Inode | None:
 
 
 def _is_entry(found: InBase | None, entry: Entry) -> bool:
-    return found is not None and same_entry(found.leaf.entry(found.position), entry)
+    return found is not None and same_entry(found.entry, entry)
 
 
 def _is_unchanged(inode: Inode, entry: Entry) -> bool:
@@ -375,7 +439,7 @@ def _is_unchanged(inode: Inode, entry: Entry) -> bool:
 
 def _is_of(inode: Inode, found: InBase) -> bool:
     """Whether a changed directory is the one that the base has, and not another of its name."""
-    entry = found.leaf.entry(found.position)
+    entry = found.entry
     return inode.base is not None and (inode.base.content, inode.base.stamp) == (
         entry.content,
         entry.stamp,

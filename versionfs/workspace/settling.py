@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from versionfs.errors import FileSystemError
 from versionfs.objectstore import WouldBlock
 from versionfs.tree import Trees, place, same_entry
-from versionfs.types import Commit, Entry, Xattrs
+from versionfs.types import Commit, Entry, Kind, Xattrs
 from versionfs.workspace.base import BASE_KEY, PENDING_KEY, decode_pending, encode_base
 from versionfs.workspace.content import Stack
 from versionfs.workspace.folders import Folder
@@ -126,9 +126,9 @@ def plan(
         record = None if child == WHITEOUT else frozen.get(inode_key(child))
         if record is not None:
             inode = Inode.decode(child, record)
-            entry = None if found is None else found.leaf.entry(found.position)
-            if inode.is_dir and ((entry is not None and entry.is_dir) or own_sides.differ):
+            if inode.is_dir and ((found is not None and found.is_dir) or own_sides.differ):
                 # One that others removed shows nothing any more but what was changed since the cut.
+                entry = None if found is None else found.entry
                 yield from plan(trees, frozen, cut, entry, child, own_sides)
             layer = next((own.id for own in inode.layers if own.id < cut.frozen_below), 0)
         names.append(PlannedName(name, child, sequence, layer, found, own_sides.differ))
@@ -137,7 +137,7 @@ def plan(
 
 def _entry(trees: Trees, directory: Entry | None, name: bytes) -> Entry | None:
     found = _find(trees, directory, name)
-    return None if found is None else found.leaf.entry(found.position)
+    return None if found is None else found.entry
 
 
 def _find(trees: Trees, base: Entry | None, name: bytes) -> InBase | None:
@@ -318,8 +318,7 @@ class Settling:
         for item, inode in settled:
             self._return_to_base(parent, item, inode)
             assert item.found is not None
-            entry = item.found.leaf.entry(item.found.position)
-            if _attributes(inode) != _merged(inode, entry):
+            if not _says_the_same(item.found, inode):
                 dropped.append(Dropped(item.number, None))
 
     def _give_way(self, parent: int, item: PlannedName) -> list[Dropped]:
@@ -355,15 +354,15 @@ class Settling:
             or (item.number in names.lookups and parent not in names.folders)
         ):
             return False
-        entry = item.found.leaf.entry(item.found.position)
         # A merge may have taken the times and the owner of others.
-        if not self._merged and _attributes(inode) != _merged(inode, entry):
+        if not self._merged and not _says_the_same(item.found, inode):
             return False
+        kind = item.found.kind
         if inode.is_dir:
-            return entry.is_dir and not self._has_names(inode)
+            return kind == Kind.DIRECTORY and not self._has_names(inode)
         if inode.nlink > 1:
             return False
-        return entry.is_file if inode.is_file else stat.S_ISLNK(inode.mode)
+        return kind in (Kind.FILE, Kind.LARGE) if inode.is_file else stat.S_ISLNK(inode.mode)
 
     def _return_to_base(self, parent: int, item: PlannedName, inode: Inode) -> None:
         """Takes over in memory that a name has no record any more; its number stays."""
@@ -373,7 +372,7 @@ class Settling:
         names.pin(parent, item.name, item.number)
         folder = names.folders.get(item.number)
         if folder is not None:
-            entry = found.leaf.entry(found.position)
+            entry = found.entry
             place_folder(names, folder, found)
             folder.base = None if entry.location is None else entry.node
             folder.overlaid = False
@@ -391,7 +390,7 @@ class Settling:
         if all(layer.id != item.layer for layer in inode.layers):
             return
         assert item.found is not None
-        entry = item.found.leaf.entry(item.found.position)
+        entry = item.found.entry
 
         def record(stack: Stack, mutations: Sequence[Mutation]) -> None:
             changes = self._workspace.overlay.changes(quiet=True)
@@ -432,6 +431,18 @@ class _Attributes(NamedTuple):
 
 def _attributes(inode: Inode) -> _Attributes:
     return _Attributes(inode.mode, inode.uid, inode.gid, inode.xattrs, inode.mtime_ns)
+
+
+def _says_the_same(found: InBase, inode: Inode) -> bool:
+    """Whether the new base has all attributes of a node; made without the entry, for each name."""
+    leaf, at = found.leaf, found.position
+    return (
+        leaf.mtimes[at] == inode.mtime_ns
+        and leaf.modes[at] == stat.S_IMODE(inode.mode)
+        and leaf.uids[at] == inode.uid
+        and leaf.gids[at] == inode.gid
+        and leaf.xattrs(at) == inode.xattrs
+    )
 
 
 def _merged(inode: Inode, entry: Entry) -> _Attributes:

@@ -198,6 +198,25 @@ class Staging:
             data = b"".join(pieces)
         return data
 
+    def small(self, layer: int) -> tuple[bytes, int] | None:
+        """Returns the bytes of a small layer, and how many it takes on disk; None: ask for each.
+
+        Nobody may write to it meanwhile.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with self._lock:
+            slot = self._slabs.find(layer)
+            if slot is None:
+                return None
+            file, at = self._slabs.place(layer, 0)
+        data = read_window(file, at, slot, 0, slot.size)
+        with self._lock:
+            if self._slabs.find(layer) is None:
+                return None  # It has left meanwhile, and what it had may have been removed.
+        return data, slot.allocated
+
     def write(self, layer: int, offset: int, data: bytes | memoryview) -> int:
         """Writes; the layer grows as needed. Returns how much was written: all, or what fitted.
 

@@ -94,8 +94,11 @@ class Status:
             another = (
                 inode is not None and old is not None and old.is_dir and not _lies_over(inode, old)
             )
-            if another or not _is_same(old, new):
-                yield Change(path + name, old, new)
+            # Over another directory, what counts is what the commit has at the path.
+            before = old if there is None else committed
+            differs = another or there is not None or not _is_same(old, new)
+            if differs and not (before is None and new is None):
+                yield Change(path + name, before, new)
             if inode is not None:
                 is_over = old is not None and old.is_dir and not another
                 below = old if is_over else inode.base

@@ -20,6 +20,7 @@ from versionfs.tree import build_directory, directory_entry
 from versionfs.types import Commit
 from versionfs.workspace import CommitRequest, CommitResult, Workspace, commit, folder_of
 from versionfs.workspace.journal import Journal
+from versionfs.workspace.staging import Staging
 
 MIB = 1 << 20
 
@@ -167,11 +168,14 @@ def test_new_small_files_are_looked_up_many_at_once(
                 workspace.files.release(begin, made)
             calls: Counter[str] = Counter()
             monkeypatch.setattr(ChunkIndex, "locate", counted(calls, ChunkIndex, "locate"))
+            monkeypatch.setattr(Staging, "status", counted(calls, Staging, "status"))
+            monkeypatch.setattr(Staging, "small", counted(calls, Staging, "small"))
             result = committed(workspace)
         finally:
             workspace.close()
         assert result.files == 640
         assert calls["locate"] <= 640 // 64 + 10  # The rest: nodes.
+        assert (calls["small"], calls["status"]) == (640, 0)
         assert result.commit is not None
         for number in range(640):
             entry = store.trees.walk_path(result.commit.root, b"f%d" % number)

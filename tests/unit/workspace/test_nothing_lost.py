@@ -20,6 +20,7 @@ import trio
 from tests.support.stores import make_store
 from versionfs.errors import (
     AlreadyExistsError,
+    ConflictError,
     FileSystemError,
     InvalidInputError,
     NotFoundError,
@@ -546,7 +547,8 @@ def test_a_name_that_changes_while_a_restore_waits_for_room_stays(
     assert callable(step)
     workspace.overlay.unlink(1, b"a")
     create(workspace, b"a", b"later")
-    done(steps)
+    with pytest.raises(ConflictError, match="while it was restored"):
+        done(steps)
     assert content(workspace, b"a") == b"later"
     workspace.close()
 
