@@ -354,7 +354,7 @@ def test_readers_of_an_unopened_directory_go_on_in_the_new_tree(store):
     others = {b"other%03d/f" % n: b"" for n in range(300)}
     commit(store, {b"d/" + name: b"" for name in names} | others)
     view = View(store)
-    view.fs.opens_directories = False
+    view.fs.opened.by_number = True
     number = view.number("photos/main/d")
     began: list[tuple[set[bytes], list[tuple]]] = []
     for step in range(3):
@@ -401,7 +401,7 @@ def test_offsets_are_good_for_seekdir_when_the_branch_has_moved(store):
 def test_an_unopened_directory_is_good_for_seekdir(store):
     commit(store, {b"%04d" % n: b"" for n in range(1_000)})
     view = View(store)
-    view.fs.opens_directories = False
+    view.fs.opened.by_number = True
     number = view.number("photos/main")
     everything = view.reply(number, 0, 5_000)
     for start in (1, 2, 3, 500, 999, 1_001, 0, 700, 20, 701, 702, 4):
@@ -416,10 +416,10 @@ def test_an_unopened_directory_is_good_for_seekdir(store):
 def test_cursors_of_unopened_directories_are_bounded(store):
     commit(store, {b"d%03d/f%d" % (n, m): b"" for n in range(400) for m in range(3)})
     view = View(store)
-    view.fs.opens_directories = False
+    view.fs.opened.by_number = True
     numbers = [view.number(f"photos/main/d{n:03d}") for n in range(400)]
     begun = [view.reply(number, 0, 3) for number in numbers]
-    assert len(view.fs._unopened) == 256
+    assert len(view.fs.opened._unopened) == 256
     for number, given in zip(numbers, begun, strict=True):
         given += view.reply(number, given[-1][7], 10)
         assert [item[0] for item in given[2:]] == [b"f0", b"f1", b"f2"]

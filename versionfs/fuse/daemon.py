@@ -79,7 +79,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
             _mount(request, operations)
             if compiled is not None:
                 if compiled.start():
-                    filesystem.opens_directories = not without_opendir
+                    filesystem.opened.by_number = without_opendir
                 else:
                     log.warning("the compiled part does not fit this libfuse: the mount is slower")
             try:

@@ -12,43 +12,40 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
 
 from versionfs.errors import NotFoundError
-from versionfs.repo import Spec, Store, format_spec
+from versionfs.repo import Spec, Store
 from versionfs.tree import FileContent, Pieces
-from versionfs.types import Commit
 from versionfs.vfs.branches import Branch, Branches
 from versionfs.vfs.directories import PACKS, Directories, Item
 from versionfs.vfs.errnos import FileSystemError
 from versionfs.vfs.files import Files
-from versionfs.vfs.listing import Listing, NodeListing, TreeListing
+from versionfs.vfs.listing import TreeListing
 from versionfs.vfs.namespace import Namespace
 from versionfs.vfs.nodes import (
     BRIEF_SECONDS,
     DAY_SECONDS,
     Attributes,
     Directory,
-    LogBranchNode,
     LogLinkNode,
     Node,
     NodeTable,
     RepositoryNode,
 )
+from versionfs.vfs.opened import OpenDirectories
 from versionfs.vfs.owner import Owner
 from versionfs.vfs.refresh import Refresh
 from versionfs.vfs.resolver import version_of
 from versionfs.vfs.space import NAME_MAX, Space, SpaceCounter
-from versionfs.vfs.views import Invalidation, Located, Mover, Step, View
-from versionfs.vfs.xattrs import ExtendedAttributes, told_of_entry
+from versionfs.vfs.views import Located, Mover, View
+from versionfs.vfs.xattrs import ExtendedAttributes
 
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
-_UNOPENED: Final = 256
-"""Directories that are read without being opened, and whose cursors are kept."""
 
 
 class Found(NamedTuple):
@@ -90,13 +87,9 @@ class FileSystem:
         self._namespace = Namespace(store, self._nodes, self._directories, owner)
         self._mover = Mover(store.trees, self._nodes, self._directories.leaves)
         self._files = Files(self._directories, store.contents)
-        self._xattrs = ExtendedAttributes(self._directories, store.settings.store)
+        self._xattrs = ExtendedAttributes(self._directories, store.settings)
         self._space = SpaceCounter(store, self._namespace.resolver)
-        self._listings: dict[int, Listing] = {}
-        self._unopened: OrderedDict[int, TreeListing] = OrderedDict()
-        self.opens_directories = True
-        """False where the kernel reads directories without opening them: handles are numbers."""
-        self._next_handle = 1
+        self.opened = OpenDirectories(self._directories, self._namespace, self._node)
         self._refreshes = 0
         self.requests: Counter[str] = Counter()
         self.branches: Branches | None = Branches(store, owner) if writable else None
@@ -274,18 +267,7 @@ class FileSystem:
         Raises:
             FileSystemError: ENOENT, ENOTDIR.
         """
-        node = self._node(number)
-        listing: Listing
-        if isinstance(node, Directory):
-            listing = TreeListing(self._directories, node, DAY_SECONDS)
-        else:
-            names, lookup = self._namespace.listing(node)
-            kept = self._namespace.timeout(node)
-            listing = NodeListing(self._directories, node, names, kept, lookup)
-        handle = self._next_handle
-        self._next_handle += 1
-        self._listings[handle] = listing
-        return handle
+        return self.opened.open(self._node(number))
 
     def readdir(self, handle: int, start: int) -> tuple[Generator[Item, None, None], float]:
         """Returns the entries from an offset on, and how long they may be kept.
@@ -296,7 +278,7 @@ class FileSystem:
         Raises:
             FileSystemError: EBADF.
         """
-        listing = self._listing(handle)
+        listing = self.opened.listing(handle)
         return listing.items(start), listing.timeout
 
     def readdir_packed(self, handle: int, start: int, room: int) -> bytes | None:
@@ -307,35 +289,16 @@ class FileSystem:
         Raises:
             FileSystemError: EBADF.
         """
-        listing = self._listing(handle)
+        listing = self.opened.listing(handle)
         return listing.packed(start, room) if PACKS and isinstance(listing, TreeListing) else None
-
-    def _listing(self, handle: int) -> Listing:
-        if self.opens_directories:
-            listing = self._listings.get(handle)
-            if listing is None:
-                raise FileSystemError(errno.EBADF)
-            return listing
-        unopened = self._unopened.get(handle)
-        if unopened is None:
-            node = self._node(handle)
-            assert isinstance(node, Directory)
-            unopened = self._unopened[handle] = TreeListing(self._directories, node, DAY_SECONDS)
-            if len(self._unopened) > _UNOPENED:
-                self._unopened.popitem(last=False)
-        self._unopened.move_to_end(handle)
-        return unopened
 
     def look_ahead(self, handle: int) -> None:
         """Prepares what comes behind the entries of an open directory that were given last."""
-        opened = self._listings if self.opens_directories else self._unopened
-        listing = opened.get(handle)
-        if isinstance(listing, TreeListing):
-            listing.look_ahead()
+        self.opened.look_ahead(handle)
 
     def releasedir(self, handle: int) -> None:
         """Closes an open directory."""
-        self._listings.pop(handle, None)
+        self.opened.close(handle)
 
     # -- attributes of the whole and of nodes ----------------------------------------------------
 
@@ -382,74 +345,15 @@ class FileSystem:
         ``look``, what :meth:`moved` found is taken for what is so now.
         """
         self._refreshes += 1
-        refs = self._store.refcache
-        ask = partial(refs.poll, repository) if look else _nothing
-        self._namespace.resolver.forget(repository)
-        views: list[View] = []
-        others: list[Invalidation] = []
-        if isinstance(self._root, Directory):
-            if repository in (None, self._root.view.repository):
-                views.append(self._root.view)
-            return Refresh(ask, views, self._mover, others, *self._branch_moves(repository))
-        for node in self._repository_nodes():
-            if repository not in (None, node.repository):
-                continue
-            others.append(Invalidation(node.number, None))
-            for child in list((node.children or {}).values()):
-                if isinstance(child, Directory):
-                    views.append(child.view)
-                else:
-                    others.extend(self._log_changes(child))
-        return Refresh(ask, views, self._mover, others, *self._branch_moves(repository))
-
-    def _branch_moves(
-        self, repository: str | None
-    ) -> tuple[Callable[[], object], Callable[[], Iterable[Step]]]:
-        """Returns work that finds the heads of branch folders, and the steps that go there."""
-        branches = self.branches
-        if branches is None:
-            return _nothing, tuple
-        names = [(branch.repository, branch.name) for branch in branches]
-        heads: dict[tuple[str, str], Commit | None] = {}
-
-        def find() -> None:
-            for key in names:
-                if repository in (None, key[0]):
-                    heads[key] = self._namespace.resolver.component(*key)
-
-        return find, partial(branches.steps, repository, heads)
+        found = Refresh(self._namespace.resolver, self._mover, self.branches, repository)
+        if look:
+            found.after(partial(self._store.refcache.poll, repository))
+        found.add(self._root)
+        return found
 
     def branch_xattr(self, branch: Branch, local: int, key: bytes) -> bytes | None:
         """Returns an attribute that tells what a node of a branch folder is; None if none does."""
-        workspace = branch.workspace
-        if key in (b"id", b"rfiles", b"rbytes"):
-            entry = workspace.unchanged(local)
-            return None if entry is None else told_of_entry(entry, key)
-        if local not in workspace.names.folders:
-            return None
-        if key == b"store":
-            return self._store.settings.store.encode("utf-8", "surrogateescape")
-        if key == b"state":
-            return os.fsencode(self._store.settings.state_dir)
-        if key == b"commit":
-            return workspace.base.id.hex().encode()
-        if key == b"ref":
-            spec = Spec(branch.repository, branch.name, None, workspace.path(local))
-            return format_spec(spec).encode("utf-8", "surrogateescape")
-        return None
-
-    def _repository_nodes(self) -> list[RepositoryNode]:
-        nodes = [self._root, *(self._root.children or {}).values()]
-        return [node for node in nodes if isinstance(node, RepositoryNode)]
-
-    def _log_changes(self, log: Node) -> list[Invalidation]:
-        """Returns the names below ``.log`` that the kernel knows: a reset may take any away."""
-        found = []
-        for branch in (log.children or {}).values():
-            if isinstance(branch, LogBranchNode):
-                found.append(Invalidation(log.number, branch.name))
-                found.extend(Invalidation(branch.number, n) for n in list(branch.children or ()))
-        return found
+        return self._xattrs.of_branch(branch, local, key)
 
     # -- figures ---------------------------------------------------------------------------------
 
@@ -462,10 +366,6 @@ class FileSystem:
             inodes.size_bytes,
             len(self._nodes),
             len(self._directories.leaves),
-            len(self._listings),
+            len(self.opened),
             self._refreshes,
         )
-
-
-def _nothing() -> None:
-    """Does nothing."""

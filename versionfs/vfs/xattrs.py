@@ -19,10 +19,13 @@ A file has no ``.ref``: it is the same inode in all snapshots that have it.
 from __future__ import annotations
 
 import errno
+import os
 from typing import Final
 
+from versionfs.config import Settings
 from versionfs.repo import Spec, format_spec, parse_spec
 from versionfs.types import Entry
+from versionfs.vfs.branches import Branch
 from versionfs.vfs.directories import Directories, path_of
 from versionfs.vfs.errnos import ENOATTR, FileSystemError
 from versionfs.vfs.nodes import Directory, LogBranchNode, LogLinkNode, LogNode, Node, RepositoryNode
@@ -34,9 +37,10 @@ _USER: Final = b"user."
 class ExtendedAttributes:
     """Answers for the attributes of all nodes of a mount."""
 
-    def __init__(self, directories: Directories, store_text: str) -> None:
+    def __init__(self, directories: Directories, settings: Settings) -> None:
         self._directories = directories
-        self._store = store_text.encode("utf-8", "surrogateescape")
+        self._store = settings.store.encode("utf-8", "surrogateescape")
+        self._state = os.fsencode(settings.state_dir)
 
     def names(self, node: Node | None, number: int) -> list[bytes]:
         """Returns the names to list: those stored."""
@@ -60,6 +64,25 @@ class ExtendedAttributes:
             if virtual is not None:
                 return virtual
         raise FileSystemError(ENOATTR)
+
+    def of_branch(self, branch: Branch, local: int, key: bytes) -> bytes | None:
+        """Returns an attribute that tells what a node of a branch folder is; None if none does."""
+        workspace = branch.workspace
+        if key in (b"id", b"rfiles", b"rbytes"):
+            entry = workspace.unchanged(local)
+            return None if entry is None else told_of_entry(entry, key)
+        if local not in workspace.names.folders:
+            return None
+        if key == b"store":
+            return self._store
+        if key == b"state":
+            return self._state
+        if key == b"commit":
+            return workspace.base.id.hex().encode()
+        if key == b"ref":
+            spec = Spec(branch.repository, branch.name, None, workspace.path(local))
+            return format_spec(spec).encode("utf-8", "surrogateescape")
+        return None
 
     def _stored(self, node: Node | None, number: int) -> tuple[tuple[bytes, bytes], ...]:
         if node is None:

@@ -21,7 +21,8 @@ from versionfs.types import Commit, Entry
 from versionfs.workspace.base import PENDING_KEY, Pending, decode_pending, encode_pending
 from versionfs.workspace.build import Build, unread
 from versionfs.workspace.following import Step, fetched, finished
-from versionfs.workspace.settling import Cut, Settling
+from versionfs.workspace.planning import Cut
+from versionfs.workspace.settling import Settling
 from versionfs.workspace.table import FrozenTable
 
 if TYPE_CHECKING:

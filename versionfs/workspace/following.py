@@ -69,7 +69,7 @@ class _Move(NamedTuple):
     folder: Folder
     base: NodeRef | None
     placed: list[tuple[Folder, InBase]]
-    removed: list[Folder]
+    gone: list[Folder]
     names: list[bytes]
 
 
@@ -144,7 +144,7 @@ class Moves:
                 work.append((child, child.base, changed.base))
                 continue
             if child is not None:
-                move.removed.append(child)
+                move.gone.append(child)
             move.names.append(name)
         self._moves.append(move)
         return None
@@ -167,8 +167,8 @@ class Moves:
         """Shows the new base; returns what the kernel must drop. Does not fail."""
         names = self._names
         told = []
-        for folder, base, placed, removed, dropped_names in self._moves:
-            if folder.base == base and not (placed or removed or dropped_names):
+        for folder, base, placed, gone, dropped_names in self._moves:
+            if folder.base == base and not (placed or gone or dropped_names):
                 folder.base = base
                 continue
             dropped = [Dropped(folder.number, None)]
@@ -177,8 +177,8 @@ class Moves:
             for child, found in placed:
                 place_folder(names, child, found)
                 dropped.append(Dropped(child.number, None))
-            for child in removed:
-                dropped.extend(_remove(child))
+            for child in gone:
+                dropped.extend(removed(child))
             for name in dropped_names:
                 names.unpin(folder, name)
                 dropped.append(Dropped(folder.number, name))
@@ -197,8 +197,8 @@ def place_folder(names: Names, folder: Folder, found: InBase) -> None:
     folder.recorded = False
 
 
-def _remove(folder: Folder) -> list[Dropped]:
-    """Marks a folder that the base has no longer, and all below it."""
+def removed(folder: Folder) -> list[Dropped]:
+    """Marks a folder that is gone, and all known below it; those have no records."""
     dropped = []
     stack = [folder]
     folder.detach()
@@ -206,6 +206,7 @@ def _remove(folder: Folder) -> list[Dropped]:
         current = stack.pop()
         current.gone = True
         current.base = None
+        current.overlaid = False
         dropped.append(Dropped(current.number, None))
         stack.extend((current.children or {}).values())
     return dropped

@@ -77,7 +77,7 @@ class Names:
         self._cache: OrderedDict[int, Inode] = OrderedDict()
         root = self.inode(ROOT)
         self.root = Folder(ROOT, None, b"", base_of(root), recorded=True)
-        self.root.overlaid = self._has_names(ROOT)
+        self.root.overlaid = self.has_names(ROOT)
         self.folders: dict[int, Folder] = {ROOT: self.root}
 
     # -- records ---------------------------------------------------------------------------------
@@ -121,7 +121,8 @@ class Names:
             or self.table.get(inode_key(number)) is not None
         )
 
-    def _has_names(self, number: int) -> bool:
+    def has_names(self, number: int) -> bool:
+        """Whether any name in a directory has a record."""
         return next(iter(self.table.scan(names_prefix(number))), None) is not None
 
     # -- finding ---------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ class Names:
         folder = self.folders.get(inode.number)
         if folder is None:
             folder = Folder(inode.number, None, name, base_of(inode), recorded=True)
-            folder.overlaid = self._has_names(inode.number)
+            folder.overlaid = self.has_names(inode.number)
             folder.attach(parent, name)
             self.folders[inode.number] = folder
         return folder

@@ -1,29 +1,28 @@
-"""Discards changes: names show the base again. What is open stays readable until it is closed."""
+"""Restores paths: they are as in the commit again. What is open stays readable until it is closed.
+
+What was changed is discarded; where the directory lies over another one, or was made anew, what the
+commit has at the path is brought back into it.
+"""
 
 from __future__ import annotations
 
 import shlex
-import stat
 from collections.abc import Generator
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from versionfs.errors import ConflictError, NotFoundError
 from versionfs.tree import same_entry
 from versionfs.types import Entry
-from versionfs.workspace.changes import Changes
+from versionfs.workspace.discarding import Discarding, lies_over, lose
 from versionfs.workspace.folders import Folder
-from versionfs.workspace.following import Dropped, Step, fetched, place_folder
+from versionfs.workspace.following import Dropped, Step, fetched, removed
 from versionfs.workspace.inode import (
-    ROOT,
     WHITEOUT,
     Inode,
     decode_name,
     name_key,
-    names_prefix,
 )
 from versionfs.workspace.names import InBase
-from versionfs.workspace.settling import removed
 
 if TYPE_CHECKING:
     from versionfs.workspace.workspace import Workspace
@@ -68,15 +67,14 @@ class _Restoring:
         self._workspace = workspace
         self._branch = branch
         self._names = workspace.names
-        self._count = 0
-        self._began = workspace.clock.sequence
+        self._discarding = Discarding(workspace)
 
     def path(self, path: bytes) -> Generator[Step, None, int]:
         parts = [part for part in path.split(b"/") if part]
         names = self._names
         if not parts:
-            yield from self._below(names.root)
-            return self._count
+            yield from self._discarding.below(names.root)
+            return self._discarding.count
         held: list[int] = []
         try:
             folder = names.root
@@ -93,7 +91,7 @@ class _Restoring:
         finally:
             for number in reversed(held):
                 self._workspace.forget(number, 1)
-        return self._count
+        return self._discarding.count
 
     def _one(self, folder: Folder, parts: list[bytes]) -> Generator[Step, None, None]:
         names, name = self._names, parts[-1]
@@ -115,7 +113,7 @@ class _Restoring:
             if entry is not None and brought:
                 yield from self._in_place(folder, name, value, entry)
                 return
-            yield from self._name(folder, name)
+            yield from self._discarding.name(folder, name)
         if entry is not None:
             dropped = yield from fetched(lambda: self._bring(at, entry))
             if dropped is None:
@@ -134,26 +132,21 @@ class _Restoring:
         return self._lies_over(value, entry) and not _is_entry(found, entry)
 
     def _lies_over(self, value: bytes, entry: Entry) -> bool:
-        base = self._names.inode(decode_name(value)[0]).base
-        return base is not None and (base.content, base.stamp) == (entry.content, entry.stamp)
+        return lies_over(self._names.inode(decode_name(value)[0]), entry)
 
     def _in_place(
         self, folder: Folder, name: bytes, value: bytes, entry: Entry
     ) -> Generator[Step, None, None]:
         """Restores what is in such a directory, which keeps its record."""
         number, sequence = decode_name(value)
-        if self._is_later(sequence) or not self._lies_over(value, entry):
+        if self._discarding.is_later(sequence) or not self._lies_over(value, entry):
             return
-        child = self._names.recorded_folder(folder, name, self._names.inode(number))
-        child.lookups += 1
-        try:
-            yield from self._below(child)
-            if self._is_at(folder, name, child):
-                yield from fetched(lambda: self._reset(child, entry))
+        with self._discarding.held(folder, name, self._names.inode(number)) as child:
+            yield from self._discarding.below(child)
+            if self._discarding.is_at(folder, name, child):
+                yield from fetched(lambda: self._discarding.reset(child, entry))
                 yield [Dropped(child.number, None)]
-        finally:
-            self._workspace.forget(child.number, 1)
-        self._count = self._count or 1
+        self._discarding.count = self._discarding.count or 1
 
     def _is_there(self, at: _At) -> bool:
         """Whether the directory is where it was, and the base is what it was."""
@@ -178,7 +171,7 @@ class _Restoring:
         number, _ = decode_name(value)
         if number == WHITEOUT:
             return False
-        if next(iter(names.table.scan(names_prefix(number))), None) is not None:
+        if names.has_names(number):
             return False
         return _is_unchanged(names.inode(number), entry)
 
@@ -198,11 +191,11 @@ class _Restoring:
         if value is not None and self._is_folder(value):
             # What was made in it meanwhile stays.
             return [] if self._lies_over(value, entry) else None
-        if value is not None and self._is_later(decode_name(value)[1]):
+        if value is not None and self._discarding.is_later(decode_name(value)[1]):
             return None
         child = folder.children.get(name) if folder.children else None
         changes = self._workspace.overlay.changes()
-        lost = None if value is None else _lose(changes, value)
+        lost = None if value is None else lose(changes, value)
         number = None
         if not _is_entry(found, entry):
             inode = changes.add(Inode.of_entry(names.free_number(folder.number, name), entry))
@@ -211,8 +204,8 @@ class _Restoring:
         # Where it frees what was there, it is to work on a full disk.
         changes.apply(frees=number is None or (lost is not None and not lost.nlink))
         names.unpin(folder, name)
-        self._discard_bytes(lost)
-        self._count = self._count or 1
+        self._discarding.discard_bytes(lost)
+        self._discarding.count = self._discarding.count or 1
         dropped = [Dropped(folder.number, name), Dropped(folder.number, None)]
         return dropped if child is None else dropped + removed(child)
 
@@ -248,175 +241,9 @@ class _Restoring:
             hint="`versionfs status` lists what is changed",
         )
 
-    def _below(self, folder: Folder) -> Generator[Step, None, None]:
-        """Restores all names in a directory of the base; of the root its attributes, too."""
-        prefix = names_prefix(folder.number)
-        for key, _ in self._names.table.scan(prefix):
-            yield from self._name(folder, key[len(prefix) :])
-        if folder.number == ROOT:
-            yield from fetched(lambda: self._reset(folder, self._workspace.base.root))
-            yield [Dropped(ROOT, None)]
-
-    def _name(self, folder: Folder, name: bytes) -> Generator[Step, None, None]:
-        """Restores one name that has a record.
-
-        Programs go on between the steps: what is not read anew after one may not be so any more.
-        """
-        names = self._names
-        found = yield from fetched(lambda: names.find_in_base(folder, name))
-        value = names.table.get(name_key(folder.number, name))
-        if value is None or folder.gone:
-            return
-        number, sequence = decode_name(value)
-        if self._is_later(sequence):
-            return
-        inode = None if number == WHITEOUT else names.inode(number)
-        if inode is not None and inode.is_dir:
-            child = names.recorded_folder(folder, name, inode)
-            child.lookups += 1
-            try:
-                if found is not None and found.is_dir and _is_of(inode, found):
-                    yield from self._below(child)
-                    yield from self._to_base(folder, name, child)
-                else:
-                    yield from self._discard_tree(folder, name, child)
-            finally:
-                self._workspace.forget(child.number, 1)
-            return
-        yield from fetched(lambda: self._discard(folder, name, value))
-        yield [Dropped(folder.number, name), Dropped(folder.number, None)]
-
-    def _discard(self, folder: Folder, name: bytes, value: bytes) -> None:
-        """Takes the record of a name away that is no directory's, if it still is what it was."""
-        names = self._names
-        if names.table.get(name_key(folder.number, name)) != value:
-            return
-        changes = self._workspace.overlay.changes()
-        lost = _lose(changes, value)
-        changes.name(folder, name, None)
-        changes.apply(frees=True)
-        names.unpin(folder, name)
-        self._discard_bytes(lost)
-        self._count += 1
-
-    def _discard_bytes(self, lost: Inode | None) -> None:
-        if lost is not None and not lost.nlink and lost.number not in self._names.orphans:
-            self._workspace.files.discard(lost)
-
-    def _reset(self, folder: Folder, entry: Entry) -> None:
-        """Gives a directory its attributes of the base; its record stays."""
-        changes = self._workspace.overlay.changes()
-        _reset(changes.inode(folder.number), entry)
-        changes.apply(frees=True)
-        folder.overlaid = self._has_names(folder)
-
-    def _is_later(self, sequence: int) -> bool:
-        """Whether a name came to mean what it does since this began."""
-        # One from a time when the clock was ahead is not.
-        return self._began < sequence <= self._workspace.clock.sequence
-
-    def _has_names(self, folder: Folder) -> bool:
-        return next(iter(self._names.table.scan(names_prefix(folder.number))), None) is not None
-
-    def _is_at(self, folder: Folder, name: bytes, child: Folder) -> bool:
-        """Whether a directory is still where it was."""
-        if folder.gone or child.gone or child.parent is not folder or child.name != name:
-            return False
-        value = self._names.table.get(name_key(folder.number, name))
-        return value is not None and decode_name(value)[0] == child.number
-
-    def _to_base(self, parent: Folder, name: bytes, child: Folder) -> Generator[Step, None, None]:
-        """Takes the record of a directory away in which nothing is changed any more.
-
-        It stays where something was made in it meanwhile, or when it was moved.
-        """
-        if (yield from fetched(lambda: self._goes_to_base(parent, name, child))):
-            yield [Dropped(parent.number, None), Dropped(child.number, None)]
-
-    def _goes_to_base(self, parent: Folder, name: bytes, child: Folder) -> bool:
-        names = self._names
-        found = names.find_in_base(parent, name)
-        if found is None or not found.is_dir or not self._is_at(parent, name, child):
-            return False
-        inode = names.inode(child.number)
-        if not _is_of(inode, found):
-            return False
-        if self._has_names(child):
-            self._reset(child, found.entry)
-            return True
-        changes: Changes = self._workspace.overlay.changes()
-        changes.remove(changes.inode(child.number))
-        changes.name(parent, name, None)
-        changes.apply(frees=True)
-        names.orphans.pop(child.number, None)
-        names.pin(parent.number, name, child.number)
-        place_folder(names, child, found)
-        child.overlaid = False
-        self._count += 1
-        return True
-
-    def _discard_tree(
-        self, parent: Folder, name: bytes, folder: Folder
-    ) -> Generator[Step, None, None]:
-        """Throws away a directory that is not the base's: its records and those below.
-
-        It stays where something was made in it meanwhile, or when it was moved.
-        """
-        names, workspace = self._names, self._workspace
-        prefix = names_prefix(folder.number)
-        for key, value in names.table.scan(prefix):
-            number, sequence = decode_name(value)
-            if self._is_later(sequence):
-                continue
-            if not self._is_at(parent, name, folder):
-                return
-            child_name = key[len(prefix) :]
-            inode = None if number == WHITEOUT else names.inode(number)
-            if inode is None or not inode.is_dir:
-                discard = partial(self._discard, folder, child_name, value)
-                yield from fetched(discard)
-                yield [Dropped(folder.number, child_name)]
-                continue
-            child = names.recorded_folder(folder, child_name, inode)
-            child.lookups += 1
-            try:
-                yield from self._discard_tree(folder, child_name, child)
-            finally:
-                workspace.forget(child.number, 1)
-        yield (yield from fetched(lambda: self._removed(parent, name, folder)))
-
-    def _removed(self, parent: Folder, name: bytes, folder: Folder) -> list[Dropped]:
-        """Takes the record of a directory away that has no names left, if it is still there."""
-        names = self._names
-        if not self._is_at(parent, name, folder) or self._has_names(folder):
-            return []
-        changes = self._workspace.overlay.changes()
-        inode = changes.inode(folder.number)
-        inode.nlink = 0
-        changes.remove(inode)
-        changes.name(parent, name, None)
-        changes.apply(frees=True)
-        names.unpin(parent, name)
-        self._count += 1
-        dropped = [Dropped(parent.number, name), Dropped(parent.number, None)]
-        # Unchanged directories below have no records, yet the kernel may know them.
-        return dropped + removed(folder)
-
 
 def _text(parts: list[bytes]) -> str:
     return b"/".join(parts).decode("utf-8", "replace")
-
-
-def _lose(changes: Changes, value: bytes) -> Inode | None:
-    """Takes a name from what a record says, which is no directory; returns that, if anything."""
-    number, _ = decode_name(value)
-    if number == WHITEOUT:
-        return None
-    lost = changes.inode(number)
-    lost.nlink -= 1
-    if not lost.nlink:
-        changes.remove(lost)
-    return lost
 
 
 def _is_entry(found: InBase | None, entry: Entry) -> bool:
@@ -435,18 +262,3 @@ def _is_unchanged(inode: Inode, entry: Entry) -> bool:
         )  # fmt: skip
 
     return looks(inode) == looks(Inode.of_entry(inode.number, entry))
-
-
-def _is_of(inode: Inode, found: InBase) -> bool:
-    """Whether a changed directory is the one that the base has, and not another of its name."""
-    entry = found.entry
-    return inode.base is not None and (inode.base.content, inode.base.stamp) == (
-        entry.content,
-        entry.stamp,
-    )
-
-
-def _reset(inode: Inode, entry: Entry) -> None:
-    inode.mode = stat.S_IFMT(inode.mode) | entry.mode
-    inode.uid, inode.gid, inode.xattrs = entry.uid, entry.gid, entry.xattrs
-    inode.mtime_ns = inode.ctime_ns = entry.mtime_ns

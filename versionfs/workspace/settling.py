@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from versionfs.errors import FileSystemError
 from versionfs.objectstore import WouldBlock
-from versionfs.tree import Trees, place, same_entry
+from versionfs.tree import place
 from versionfs.types import Commit, Entry, Kind, Xattrs
 from versionfs.workspace.base import BASE_KEY, PENDING_KEY, decode_pending, encode_base
 from versionfs.workspace.content import Stack
-from versionfs.workspace.folders import Folder
-from versionfs.workspace.following import Dropped, Moves, Step, fetched, place_folder
+from versionfs.workspace.following import Dropped, Moves, Step, fetched, place_folder, removed
 from versionfs.workspace.inode import (
     ROOT,
     WHITEOUT,
@@ -28,10 +27,17 @@ from versionfs.workspace.inode import (
     decode_name,
     inode_key,
     name_key,
-    names_prefix,
 )
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.names import InBase, base_of
+from versionfs.workspace.planning import (
+    ALONE,
+    Cut,
+    PlannedDirectory,
+    PlannedName,
+    Sides,
+    plan,
+)
 from versionfs.workspace.table import FrozenTable
 
 if TYPE_CHECKING:
@@ -42,110 +48,6 @@ _BATCH: Final = 64
 
 _NAMES: Final = 2_000
 """Names settled in one batch: about 20 ms of work."""
-
-
-class PlannedName(NamedTuple):
-    """A name as it was at the cut, its file's topmost layer then, and where the tree has it.
-
-    ``is_theirs`` says that others changed it: then the merge took theirs, or ours was the same.
-    """
-
-    name: bytes
-    number: int
-    sequence: int
-    layer: int
-    found: InBase | None
-    is_theirs: bool
-
-
-class PlannedDirectory(NamedTuple):
-    """A directory's new base, and its names that had records at the cut."""
-
-    number: int
-    base: Entry | None
-    names: list[PlannedName]
-
-
-class Cut(NamedTuple):
-    """Where a commit was cut: the sequence of its last change, and the layers that belong to it.
-
-    Layers from the number ``frozen_below`` on came after it.
-    """
-
-    sequence: int
-    frozen_below: int
-
-
-class Sides(NamedTuple):
-    """What a commit of ours was merged with, at some directory: the base of both, and theirs."""
-
-    base: Entry | None
-    theirs: Entry | None
-
-    def below(self, trees: Trees, name: bytes) -> Sides:
-        """Returns both at a name in it."""
-        return Sides(_entry(trees, self.base, name), _entry(trees, self.theirs, name))
-
-    @property
-    def differ(self) -> bool:
-        """Whether others changed what a merge takes as one value, or anything below."""
-        if self.base is None or self.theirs is None:
-            return self.base is not self.theirs
-        return not same_entry(self.base, self.theirs._replace(name=self.base.name))
-
-
-_ALONE: Final = Sides(None, None)
-"""The sides where others changed nothing."""
-
-
-def plan(
-    trees: Trees,
-    frozen: FrozenTable,
-    cut: Cut,
-    root: Entry | None,
-    number: int = ROOT,
-    sides: Sides = _ALONE,
-) -> Iterator[PlannedDirectory]:
-    """Yields the directories that have records, what is below each before it.
-
-    ``frozen`` is of the cut or later: a name that came to mean something after the cut is not what
-    the commit has there, so it is left as it is, with all below it. Blocks on the store: for a
-    thread.
-    """
-    prefix = names_prefix(number)
-    names = []
-    base = root if root is not None and root.is_dir else None
-    for key, value in frozen.scan(prefix):
-        name = key[len(prefix) :]
-        child, sequence = decode_name(value)
-        if sequence > cut.sequence:
-            continue
-        found = _find(trees, base, name)
-        own_sides = sides.below(trees, name) if sides.differ else _ALONE
-        layer = 0
-        record = None if child == WHITEOUT else frozen.get(inode_key(child))
-        if record is not None:
-            inode = Inode.decode(child, record)
-            if inode.is_dir and ((found is not None and found.is_dir) or own_sides.differ):
-                # One that others removed shows nothing any more but what was changed since the cut.
-                entry = None if found is None else found.entry
-                yield from plan(trees, frozen, cut, entry, child, own_sides)
-            layer = next((own.id for own in inode.layers if own.id < cut.frozen_below), 0)
-        names.append(PlannedName(name, child, sequence, layer, found, own_sides.differ))
-    yield PlannedDirectory(number, base, names)
-
-
-def _entry(trees: Trees, directory: Entry | None, name: bytes) -> Entry | None:
-    found = _find(trees, directory, name)
-    return None if found is None else found.entry
-
-
-def _find(trees: Trees, base: Entry | None, name: bytes) -> InBase | None:
-    if base is None or not base.is_dir or base.location is None:
-        return None
-    ref, leaf = trees.leaf_for(base.node, name)
-    index = leaf.find(name)
-    return None if index < 0 else InBase(ref, leaf, index)
 
 
 class Settling:
@@ -184,7 +86,7 @@ class Settling:
             nonlocal planned
             if planned is None:
                 root = self._commit.root
-                sides = Sides(base.root, self._theirs().root) if merged else _ALONE
+                sides = Sides(base.root, self._theirs().root) if merged else ALONE
                 planned = plan(self._names.trees, self._frozen, self._cut, root, ROOT, sides)
             batch[:] = islice(planned, _BATCH)
 
@@ -298,7 +200,7 @@ class Settling:
             inode = self._names.inode(item.number)
             is_dir = item.found is not None and item.found.is_dir
             if item.is_theirs and inode.is_dir and not is_dir:
-                if inode.sequence <= self._cut.sequence and not self._has_names(inode):
+                if inode.sequence <= self._cut.sequence and not self._names.has_names(inode.number):
                     dropped += self._give_way(parent, item)
             elif item.is_theirs and (inode.is_file or stat.S_ISLNK(inode.mode)):
                 # What was changed since stays as it is, over what it was changed from.
@@ -341,9 +243,6 @@ class Settling:
         own = names.folders.get(item.number)
         return dropped if own is None else dropped + removed(own)
 
-    def _has_names(self, inode: Inode) -> bool:
-        return next(iter(self._names.table.scan(names_prefix(inode.number))), None) is not None
-
     def _is_settled(self, parent: int, item: PlannedName, inode: Inode) -> bool:
         """Whether the new base says all that a record says."""
         names = self._names
@@ -359,7 +258,7 @@ class Settling:
             return False
         kind = item.found.kind
         if inode.is_dir:
-            return kind == Kind.DIRECTORY and not self._has_names(inode)
+            return kind == Kind.DIRECTORY and not self._names.has_names(inode.number)
         if inode.nlink > 1:
             return False
         return kind in (Kind.FILE, Kind.LARGE) if inode.is_file else stat.S_ISLNK(inode.mode)
@@ -402,21 +301,6 @@ class Settling:
         file = self._workspace.files.layered(inode)
         for layer in file.settle(item.layer, entry, record):
             self._workspace.layers.discard(layer)
-
-
-def removed(folder: Folder) -> list[Dropped]:
-    """Marks a directory that was removed, and the unchanged ones known below it."""
-    dropped = []
-    folder.detach()
-    gone = [folder]
-    while gone:
-        current = gone.pop()
-        current.gone = True
-        current.base = None
-        current.overlaid = False
-        dropped.append(Dropped(current.number, None))
-        gone.extend((current.children or {}).values())
-    return dropped
 
 
 class _Attributes(NamedTuple):
