@@ -15,6 +15,8 @@ UNSEEN: Final = bytes(SEEN_BYTES)
 """Stands for a file that must be read again whatever ``lstat`` says."""
 
 _VERSION: Final = 1
+_LONGEST: Final = 4096
+"""No path is longer than this, in bytes."""
 _SEEN: Final = struct.Struct("<QqQq")
 _SEEN_MASKED: Final = struct.Struct("<QQQQ")
 _MASK: Final = (1 << 64) - 1
@@ -88,19 +90,18 @@ def syncfs(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-_LONGEST: Final = 4096
-"""No path is longer than this, in bytes."""
+def load_compiled(name: str, version: int = 0) -> Any:
+    """Returns a compiled module.
 
-
-def _load() -> Any:
-    """Returns the compiled module; None if it was not compiled, is of another version or unused."""
+    None if it was not compiled, is of another version, or what is compiled is not to be used.
+    """
     if os.environ.get(SWITCH) == "0":
         return None
     try:
-        module = importlib.import_module("versionfs._syscalls")
+        module = importlib.import_module(name)
     except ImportError:
         return None
-    return module if getattr(module, "VERSION", 0) == _VERSION else None
+    return module if getattr(module, "VERSION", 0) == version else None
 
 
-_compiled: Any = _load()
+_compiled: Any = load_compiled("versionfs._syscalls", _VERSION)

@@ -12,7 +12,16 @@ import pytest
 
 from tests.support.stores import LONG_AGO_NS
 from versionfs import syscalls
-from versionfs.syscalls import SEEN_BYTES, SWITCH, UNSEEN, Unchanged, seen, syncfs, unchanged
+from versionfs.syscalls import (
+    SEEN_BYTES,
+    SWITCH,
+    UNSEEN,
+    Unchanged,
+    load_compiled,
+    seen,
+    syncfs,
+    unchanged,
+)
 
 compiled_only = pytest.mark.skipif(syscalls._compiled is None, reason="not compiled here")
 
@@ -125,6 +134,6 @@ def test_it_goes_without_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv(SWITCH, raising=False)
     other = types.ModuleType("versionfs._syscalls")
     monkeypatch.setitem(sys.modules, "versionfs._syscalls", other)
-    assert syscalls._load() is None
+    assert load_compiled("versionfs._syscalls", syscalls._VERSION) is None
     other.VERSION = syscalls._VERSION  # type: ignore[attr-defined]
-    assert syscalls._load() is other
+    assert load_compiled("versionfs._syscalls", syscalls._VERSION) is other

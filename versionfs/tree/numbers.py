@@ -9,13 +9,11 @@ Used from one thread only.
 
 from __future__ import annotations
 
-import importlib
-import os
 from array import array
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from versionfs.syscalls import SWITCH
+from versionfs.syscalls import load_compiled
 from versionfs.types import Location, NodeRef, PackId
 
 _INDEX_BITS: Final = 20
@@ -236,17 +234,7 @@ class PlainInodeTable:
         shard.capacity = capacity
 
 
-def _load() -> Any:
-    """Returns the compiled module; None if it was not compiled, or is not wanted."""
-    if os.environ.get(SWITCH) == "0":
-        return None
-    try:
-        return importlib.import_module("versionfs.tree._numbers")
-    except ImportError:
-        return None
-
-
-compiled: Final = _load()
+compiled: Final = load_compiled("versionfs.tree._numbers")
 """What of this is compiled, or None."""
 
 if TYPE_CHECKING or compiled is None:  # noqa: SIM108  (a type, for the checker)
