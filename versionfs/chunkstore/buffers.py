@@ -58,3 +58,12 @@ class Buffers:
                 )
             self._pieces.append(piece)
             return memoryview(piece)[:length]
+
+    def trim(self) -> None:
+        """Gives the memory of pieces that are free back to the system."""
+        with self._lock:
+            self._pieces = [
+                piece
+                for piece, references in zip(self._pieces, _references(self._pieces), strict=True)
+                if references != _ALONE
+            ]

@@ -22,11 +22,12 @@ from versionfs.types import PackId
 
 log = logging.getLogger(__name__)
 
-_HELD_BYTES: Final = 64 * 1024 * 1024
+_HELD_BYTES: Final = 104 * 1024 * 1024
 """What is under way, and what was just fetched: enough for what is read ahead of one reader, and
 what it reads, so that no byte comes back from the disk."""
 _LEAST_HELD_BYTES: Final = 24 * 1024 * 1024
-_BUFFERS: Final = 8
+"""So much is kept beside any requests; and only this when nobody reads ahead any more."""
+_BUFFERS: Final = 16
 _LARGE_BYTES: Final = 2 * 1024 * 1024
 """From here on replies go into memory that is used again."""
 _SCAN_GRANULES: Final = (4, 32)
@@ -75,6 +76,7 @@ class FetchingSource:
             self._get, self._arrived, self._recent.has, self._make_room, connections
         )
         self._planners = Workers(_PLANNERS, "prefetch")
+        self._ahead: set[int] = set()
         self._scans: OrderedDict[bytes, _Scan] = OrderedDict()
         self._sizes: OrderedDict[bytes, int] = OrderedDict()
         self._lock = threading.Lock()
@@ -140,6 +142,9 @@ class FetchingSource:
 
     def prefetch(self, ranges: Iterable[PackRange], token: object, *, scan: bool = False) -> None:
         """See ``PackSource.prefetch``."""
+        if token is not None:
+            with self._lock:
+                self._ahead.add(id(token))
         for pack, granules in _by_pack(ranges):
             missing = self._missing(pack, granules)
             if missing and scan:
@@ -152,6 +157,12 @@ class FetchingSource:
     def cancel(self, token: object) -> None:
         """See ``PackSource.cancel``."""
         self._in_flight.cancel(token)
+        with self._lock:
+            self._ahead.discard(id(token))
+            is_over = not self._ahead
+        if is_over:
+            self._recent.limit(_LEAST_HELD_BYTES)
+            self._buffers.trim()
 
     def later(self, job: Callable[[], None]) -> None:
         """See ``PackSource.later``."""
@@ -267,9 +278,9 @@ class FetchingSource:
     def _remember(self, fetch: Fetch, data: Data) -> None:
         self._recent.add(fetch.pack, fetch.first, data)
 
-    def _make_room(self, running_bytes: int) -> None:
-        """Bounds what was fetched by what is left beside the requests that run."""
-        self._recent.limit(max(_HELD_BYTES - running_bytes, _LEAST_HELD_BYTES))
+    def _make_room(self, awaited_bytes: int) -> None:
+        """Bounds what was fetched by what is left beside what is on its way."""
+        self._recent.limit(max(_HELD_BYTES - awaited_bytes, _LEAST_HELD_BYTES))
 
     def _arrived(self, fetch: Fetch, data: Data) -> None:
         self._fetched += len(data)

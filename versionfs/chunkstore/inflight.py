@@ -24,7 +24,7 @@ AHEAD_GRANULES: Final = 148
 split into equal parts, so that no small request is left over: a pack of 33 MiB into four."""
 _GAP_GRANULES: Final = 2
 """Up to 128 KiB that nobody wants are fetched rather than sending another request."""
-IN_FLIGHT_BYTES: Final = 40 * 1024 * 1024
+IN_FLIGHT_BYTES: Final = 80 * 1024 * 1024
 """Of requests that run, and of what arrived but is not on disk yet: the disk may be slower for a
 moment, and writing must not keep a connection idle."""
 _CLOSE_SECONDS: Final = 5.0
@@ -118,11 +118,12 @@ class Fetch:
 class InFlight:
     """The requests that wait or run, in threads of its own. Thread-safe.
 
-    ``connections`` run at once at most, and 40 MiB; a part of the connections is kept for what
+    ``connections`` run at once at most, and 80 MiB; a part of the connections is kept for what
     somebody waits for. ``get`` sends a request. ``arrived`` gets its bytes while the granules still
     count as under way; ``is_here`` tells of a granule whether it arrived just now, so that nobody
-    fetches it again who looked for it too early. ``holds`` is told the bytes of all that run. What
-    ``get`` puts into a cache goes there by way of :meth:`Fetch.keep`, as what ``arrived`` gets.
+    fetches it again who looked for it too early. ``holds`` is told the bytes that are on their way.
+    What ``get`` puts into a cache goes there by way of :meth:`Fetch.keep`, as what ``arrived``
+    gets.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class InFlight:
         self._by_granule: dict[tuple[bytes, int], Fetch] = {}
         self._demanded: deque[Fetch] = deque()
         self._prefetched: deque[Fetch] = deque()
-        self._connected = self._running = self._running_bytes = 0
+        self._connected = self._awaited_bytes = self._running = self._running_bytes = 0
         self._closed = False
         self._idle = threading.Condition()
         # Twice as many threads as connections: those that write what arrived have none.
@@ -275,7 +276,8 @@ class InFlight:
             self._connected += 1
             self._running += 1
             self._running_bytes += size
-            self._holds(self._running_bytes)
+            self._awaited_bytes += size
+            self._holds(self._awaited_bytes)
 
     def _run(self, fetch: Fetch) -> None:
         """Sends one request. Runs in a worker thread."""
@@ -286,6 +288,8 @@ class InFlight:
             finally:
                 with self._idle:
                     self._connected -= 1
+                    self._awaited_bytes -= fetch.count * GRANULE_BYTES
+                    self._holds(self._awaited_bytes)
                     if not self._closed and data is not None:
                         self._pump()
             if data is not None:
@@ -295,7 +299,6 @@ class InFlight:
                 self._done(fetch)
                 self._running -= 1
                 self._running_bytes -= fetch.count * GRANULE_BYTES
-                self._holds(self._running_bytes)
                 if data is None and fetch.store_failed:
                     # The others would each wait for the store until their time is up.
                     self._drop(list(self._prefetched))

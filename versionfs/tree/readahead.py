@@ -13,7 +13,7 @@ from typing import Final
 from versionfs.chunkstore import PackRange, PackSource
 
 FIRST_BYTES: Final = 8 * 1024 * 1024
-MOST_BYTES: Final = 40 * 1024 * 1024
+MOST_BYTES: Final = 80 * 1024 * 1024
 _GROWTH: Final = 3
 _REQUEST_BYTES: Final = 8 * 1024 * 1024
 """What is asked for at a time, once the window is large: a request costs processor time."""

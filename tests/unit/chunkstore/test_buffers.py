@@ -7,6 +7,7 @@ import importlib.util
 import random
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,6 +67,23 @@ def test_there_are_no_more_pieces_than_said_and_none_larger() -> None:
     assert buffers.made == 3
 
 
+def test_what_is_free_can_be_given_back() -> None:
+    buffers = Buffers(SIZE, 3)
+    held = [buffers.take(10) for _ in range(3)]
+    kept = held[1]
+    assert kept is not None
+    kept[:] = b"0123456789"
+    held.clear()
+    buffers.trim()
+    assert buffers.made == 1
+    assert bytes(kept) == b"0123456789"
+    others = [buffers.take(10) for _ in range(3)]
+    assert others.count(None) == 1, "one is in use still"
+    del kept
+    buffers.trim()
+    assert buffers.made == 2
+
+
 def test_threads_never_share_a_piece() -> None:
     buffers = Buffers(SIZE, 4)
     barrier = threading.Barrier(8)
@@ -121,6 +139,31 @@ def test_reading_on_takes_the_same_memory_again(tmp_path: Path) -> None:
     assert source._buffers.made <= _BUFFERS
     assert source._buffers.take(1) is not None or source._recent._held > 24 * MIB
     assert reader._held == 0, "blocks that are views are no part of the cache of decoded blocks"
+    source.close()
+
+
+def test_when_the_last_reader_has_closed_his_file_its_memory_is_given_back(tmp_path: Path) -> None:
+    remote = FillingFolder(tmp_path / "store")
+    source = FetchingSource(remote, DiskCache(tmp_path / "cache", 1 << 30), 8)
+    for number in range(24):
+        pack = PackId(bytes([number]) * 32)
+        remote.inner.put(pack_key(pack), bytes(4 * MIB))
+        for token in ("one", "other"):
+            source.prefetch([PackRange(pack, 0, 4 * MIB)], token)
+        source.read(pack, 0, 1000)
+    deadline = time.monotonic() + 20
+    while source._in_flight._running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    source.cancel("one")
+    assert source._recent._held > 80 * MIB, "there is another reader"
+    source.cancel("other")
+    assert source._recent._held <= 24 * MIB
+    assert source._buffers.made <= 24 // 4
+    # It begins again as it began.
+    pack = PackId(b"z" * 32)
+    remote.inner.put(pack_key(pack), b"z" * 4 * MIB)
+    source.prefetch([PackRange(pack, 0, 4 * MIB)], "one")
+    assert source.read(pack, 0, 4 * MIB) == b"z" * 4 * MIB
     source.close()
 
 

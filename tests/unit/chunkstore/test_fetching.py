@@ -421,7 +421,7 @@ def test_memory_is_bounded(place: Place) -> None:
         place.remote.inner.put(pack_key(pack), DATA)
         source.read(pack, 0, len(DATA))
     settle(source)
-    assert source._recent._held <= 64 * MIB
+    assert source._recent._held <= 104 * MIB
     assert sum(len(data) for data in source._recent._runs.values()) == source._recent._held
     assert not source._in_flight._by_granule
 

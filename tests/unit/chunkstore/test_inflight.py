@@ -9,6 +9,7 @@ import weakref
 import pytest
 
 from versionfs.chunkstore import inflight
+from versionfs.chunkstore.diskcache import GRANULE_BYTES
 from versionfs.chunkstore.inflight import Fetch, InFlight
 from versionfs.chunkstore.workers import Workers
 from versionfs.errors import StorageTransientError
@@ -136,3 +137,28 @@ def test_a_request_that_failed_holds_no_memory() -> None:
         assert [memory() for memory in made] == [None] * 4
     finally:
         gc.enable()
+
+
+def test_what_arrived_and_is_being_written_is_not_on_its_way_any_more() -> None:
+    """What is kept in memory counts it already."""
+    told: list[int] = []
+    arriving, written = threading.Event(), threading.Event()
+
+    def arrived(_fetch: Fetch, _data: object) -> None:
+        arriving.set()
+        assert written.wait(20)
+
+    requests = InFlight(
+        lambda fetch: bytes(fetch.count * GRANULE_BYTES),
+        arrived,
+        lambda _pack, _number: False,
+        told.append,
+        2,
+    )
+    requests.ask(PackId(b"a" * 32), [0, 1], demand=True)
+    assert arriving.wait(20)
+    assert told == [2 * GRANULE_BYTES, 0]
+    assert requests._running_bytes == 2 * GRANULE_BYTES
+    written.set()
+    requests.close()
+    assert requests._running_bytes == 0
