@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from versionfs.errors import InvalidInputError
@@ -33,6 +34,7 @@ from versionfs.types import NO_ID, NO_STAMP, Entry, Kind
 _RACY_NS: Final = 2_000_000_000
 """A file written less than this before the import may be written again with the same mtime."""
 _OWN: Final = "a folder that this store uses"
+_NAME: Final = attrgetter("name")
 
 
 class _Place(NamedTuple):
@@ -110,7 +112,7 @@ class FolderWalker:
     def _names(path: bytes) -> Iterator[bytes]:
         """Returns the names in a folder in order; reads it at once."""
         with os.scandir(path) as found:
-            return external_sort(_collect(found))
+            return external_sort(map(_NAME, found))
 
     def _folder(
         self,
@@ -347,11 +349,6 @@ def _own_folders(store: Store) -> frozenset[tuple[int, int]]:
             status = os.stat(folder)
             found.add((status.st_dev, status.st_ino))
     return frozenset(found)
-
-
-def _collect(found: Iterator[os.DirEntry[bytes]]) -> Iterator[bytes]:
-    for entry in found:
-        yield entry.name
 
 
 def _keep(memory: FolderMemory, records: list[list[bytes]]) -> None:

@@ -6,6 +6,7 @@ import heapq
 import marshal
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from typing import IO, Any, Final
 
 RUN_ITEMS: Final = 200_000
@@ -19,12 +20,9 @@ def external_sort(items: Iterable[Any], run_items: int = RUN_ITEMS) -> Iterator[
     killed process leaves none.
     """
     runs: list[IO[bytes]] = []
-    pending: list[Any] = []
-    for item in items:
-        pending.append(item)
-        if len(pending) >= run_items:
-            runs.append(_spill(pending))
-            pending = []
+    rest = iter(items)
+    while len(pending := list(islice(rest, run_items))) == run_items:
+        runs.append(_spill(pending))
     pending.sort()
     return _merge(runs, pending) if runs else iter(pending)
 
