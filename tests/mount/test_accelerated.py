@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections.abc import Iterator
@@ -54,6 +55,109 @@ def test_a_small_file_is_in_the_cache_when_it_is_open(world, files, place):
     assert opened == len(files)
     # Nothing is looked up either: the listing told what the kernel needs to know.
     assert requests(world, data, "lookup") < 10
+
+
+def contents_of(world, data: Path) -> dict[str, int]:
+    reply = fuse.ask(world.settings, data, {"op": "statistics"})
+    assert reply is not None
+    found: dict[str, int] = reply["contents"]
+    return found
+
+
+@compiled_only
+@pytest.mark.skipif(not spin.is_useful(), reason="one processor: nobody else has it meanwhile")
+@pytest.mark.parametrize("place", ["main", "main@~0"])
+def test_files_read_in_order_are_pushed_ahead_of_their_reader(world, files, place):
+    data = world.mount()
+    top = data / "photos" / place
+    for name in sorted(os.listdir(top / "d")):
+        assert (top / "d" / name).read_bytes() == files[b"d/" + os.fsencode(name)]
+        time.sleep(0.001)
+    assert requests(world, data, "read") == 0
+    assert contents_of(world, data)["pushed_ahead"] > len(files) // 2
+    assert "Traceback" not in world.log(data)
+
+
+@compiled_only
+@pytest.mark.parametrize("place", ["main", "main@~0"])
+def test_files_read_in_no_order_come_with_their_block(world, files, place):
+    data = world.mount()
+    top = data / "photos" / place
+    names = os.listdir(top / "d")
+    random.Random(2).shuffle(names)
+    for name in names:
+        assert (top / "d" / name).read_bytes() == files[b"d/" + os.fsencode(name)]
+    assert requests(world, data, "read") == 0
+    found = contents_of(world, data)
+    assert found["pushed_along"] > len(files) // 4
+    assert found["blocks_read"] < len(files) // 4
+    assert "Traceback" not in world.log(data)
+
+
+@compiled_only
+def test_what_is_pushed_is_never_older_than_what_was_written(world):
+    """Readers in order and in none, while files are replaced, cut, written and removed."""
+    rng = random.Random(4)
+    count, size = 400, 3_000
+
+    def made(number: int, version: int) -> bytes:
+        line = b"%04d %06d\n" % (number, version)
+        return line * (size // len(line))
+
+    data = world.mount()
+    top = data / "photos"
+    written: dict[int, int] = {}
+    done = threading.Event()
+    wrong: list[str] = []
+
+    def read(branch: Path, order: str) -> None:
+        mine = random.Random(order)
+        while not done.is_set():
+            numbers = list(range(count))
+            if order != "in order":
+                mine.shuffle(numbers)
+            for number in numbers:
+                least = written[number]
+                lines = set((branch / f"f{number:04d}").read_bytes().splitlines(keepends=True))
+                whole = [line for line in lines if len(line) == 12]
+                versions = {int(line[5:11]) for line in whole}
+                strange = any(line[:4] != b"%04d" % number for line in whole)
+                if strange or min(versions, default=least) < least:
+                    wrong.append(f"{order}, {number}: {versions}, not {least}")
+
+    for turn in range(3):
+        world.commit({b"d/f%04d" % i: made(i, 0) for i in range(count)}, branch=f"turn{turn}")
+        branch = top / f"turn{turn}"
+        written.update(dict.fromkeys(range(count), 0))
+        done.clear()
+        readers = [
+            threading.Thread(target=read, args=(branch / "d", order))
+            for order in ("in order", "any", "other")
+        ]
+        os.listdir(branch / "d")
+        for reader in readers:
+            reader.start()
+        for version in range(1, 400):
+            number = rng.randrange(count)
+            path, content = branch / f"d/f{number:04d}", made(number, version)
+            match rng.randrange(3):
+                case 0:
+                    (branch / "new").write_bytes(content)
+                    os.rename(branch / "new", path)
+                case 1:
+                    os.truncate(path, 0)
+                    path.write_bytes(content)
+                case _:
+                    with open(path, "r+b", buffering=0) as file:
+                        file.write(content)
+            written[number] = version
+        done.set()
+        for reader in readers:
+            reader.join()
+        assert wrong == []
+    assert "Traceback" not in world.log(data)
+    found = contents_of(world, data)
+    assert found["pushed_ahead"] + found["pushed_along"] > count
 
 
 @compiled_only

@@ -60,7 +60,9 @@ class PackReader:
         self._held = 0
         self._blocks: OrderedDict[tuple[bytes, int], _Block] = OrderedDict()
         self._lock = threading.Lock()
-        self._blocks_read = self._bytes_read = self._hits = self._verified = 0
+        self.blocks_read = 0
+        """Counts blocks since the reader was made."""
+        self._bytes_read = self._hits = self._verified = 0
         # Blocks that are views of large buffers, which they keep from being used again: a few, as a
         # chunk is read by two or three requests of the kernel.
         self._passing: OrderedDict[tuple[bytes, int], _Block] = OrderedDict()
@@ -72,7 +74,7 @@ class PackReader:
 
     def statistics(self) -> ReadStatistics:
         """Returns counts since the reader was made."""
-        return ReadStatistics(self._blocks_read, self._bytes_read, self._hits, self._verified)
+        return ReadStatistics(self.blocks_read, self._bytes_read, self._hits, self._verified)
 
     def read(
         self, location: Location, verify: Callable[[memoryview], T], *, scan: bool = False
@@ -216,7 +218,7 @@ class PackReader:
         stored = self.source.read(
             location.pack, location.block_offset, location.stored_length, kind
         )
-        self._blocks_read += 1
+        self.blocks_read += 1
         self._bytes_read += len(stored)
         if len(stored) != location.stored_length:
             raise CorruptionError("the pack is truncated")

@@ -26,7 +26,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 /* Of what handlers return: as in accelerator.py. */
-#define VERSION 3
+#define VERSION 4
 
 /* A turn ends after this time, so that other tasks of the process run. */
 #define TURN_NS 1000000
@@ -55,6 +55,10 @@ static PyObject *handlers[KINDS];
 static PyObject *look_ahead;
 /* Whether readdir gave entries since then. */
 static int listed;
+/* Called while no request waits after files were opened: what to push to the kernel's cache next. */
+static PyObject *push_ahead;
+/* Whether it may have something. */
+static int opened;
 static unsigned long long answered[KINDS];
 static unsigned long long received, turns;
 static int armed, without_open, without_opendir, spins;
@@ -254,21 +258,30 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     theirs.getattr(req, ino, fi);
 }
 
-/* Gives the kernel the first bytes of a file that nobody has open, to be in its cache when the
- * answer to ``open`` arrives. What it does not take is read as usual. */
-static void push(fuse_ino_t ino, PyObject *data)
+/* Gives the kernel the bytes of files that nobody has open, to be in its cache when they are opened
+ * (the one that is being opened: when the answer arrives). What it does not take is read as usual.
+ * Returns 0, or -1 where that is no list of numbers and bytes. */
+static int push(PyObject *list)
 {
-    Py_buffer view;
-    if (data == Py_None)
-        return;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        PyErr_Clear();
-        return;
+    if (!PyList_Check(list))
+        return -1;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        PyObject *pair = PyList_GET_ITEM(list, i);
+        Py_buffer view;
+        if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2)
+            return -1;
+        fuse_ino_t ino = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(pair, 0));
+        if (PyErr_Occurred() ||
+            PyObject_GetBuffer(PyTuple_GET_ITEM(pair, 1), &view, PyBUF_SIMPLE) < 0) {
+            PyErr_Clear();
+            return -1;
+        }
+        struct fuse_bufvec vector = FUSE_BUFVEC_INIT((size_t)view.len);
+        vector.buf[0].mem = view.buf;
+        fuse_lowlevel_notify_store(session, ino, 0, &vector, 0);
+        PyBuffer_Release(&view);
     }
-    struct fuse_bufvec vector = FUSE_BUFVEC_INIT((size_t)view.len);
-    vector.buf[0].mem = view.buf;
-    fuse_lowlevel_notify_store(session, ino, 0, &vector, 0);
-    PyBuffer_Release(&view);
+    return 0;
 }
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -291,7 +304,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
             } else {
                 fi->fh = (uint64_t)integer(answer, 0);
                 fi->keep_cache = 1;
-                push(ino, PyTuple_GET_ITEM(answer, 1));
+                if (push(PyTuple_GET_ITEM(answer, 1)) == 0)
+                    opened = 1;
                 fuse_reply_open(req, fi);
             }
             Py_DECREF(answer);
@@ -723,6 +737,16 @@ static void read_ahead(void)
     Py_XDECREF(done);
 }
 
+/* Pushes what will be opened next; notes when there is no more. */
+static void push_next(void)
+{
+    PyObject *list = PyObject_CallNoArgs(push_ahead);
+    if (list == NULL)
+        PyErr_WriteUnraisable(push_ahead);
+    opened = list != NULL && push(list) == 0;
+    Py_XDECREF(list);
+}
+
 /* Receives the next request, if one comes soon. Returns what libfuse says, or -EAGAIN. */
 static int next_request(struct fuse_session *se)
 {
@@ -731,6 +755,12 @@ static int next_request(struct fuse_session *se)
         return result;
     if (listed && look_ahead != NULL) {
         read_ahead();
+        result = real_receive(se, &own_buffer);
+        if (result != -EAGAIN)
+            return result;
+    }
+    while (opened && push_ahead != NULL) {
+        push_next();
         result = real_receive(se, &own_buffer);
         if (result != -EAGAIN)
             return result;
@@ -797,7 +827,10 @@ static PyObject *arm(PyObject *self, PyObject *args, PyObject *keywords)
     PyObject *ahead = PyDict_GetItemString(given, "look_ahead");
     Py_XINCREF(ahead);
     Py_XSETREF(look_ahead, ahead);
-    listed = 0;
+    ahead = PyDict_GetItemString(given, "push_ahead");
+    Py_XINCREF(ahead);
+    Py_XSETREF(push_ahead, ahead);
+    listed = opened = 0;
     received = turns = 0;
     misses = 0;
     without_open = no_open;
@@ -832,6 +865,7 @@ static PyObject *disarm(PyObject *self, PyObject *unused)
     for (int i = 0; i < KINDS; i++)
         Py_CLEAR(handlers[i]);
     Py_CLEAR(look_ahead);
+    Py_CLEAR(push_ahead);
     Py_RETURN_NONE;
 }
 

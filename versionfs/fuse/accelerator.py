@@ -18,7 +18,7 @@ from versionfs.syscalls import SWITCH
 
 log = logging.getLogger(__name__)
 
-_VERSION: Final = 3
+_VERSION: Final = 4
 """Of what the module and its handlers tell each other."""
 
 Answer = Callable[..., Any]

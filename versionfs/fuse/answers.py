@@ -49,12 +49,13 @@ def _plain(kind: str, method: Callable[..., object]) -> Answer:
 class Reading:
     """The requests that a read-only mount serves.
 
-    Its public methods are the kinds, and ``look_ahead``, which answers none.
+    Its public methods are the kinds, and ``look_ahead`` and ``push_ahead``, which answer none.
     """
 
     def __init__(self, filesystem: FileSystem) -> None:
         self._fs = filesystem
         self._listed = -1
+        self._opened = -1
 
     def lookup(self, parent: int, name: bytes) -> object:
         """Returns attributes, or None, and seconds."""
@@ -67,8 +68,16 @@ class Reading:
         return self._fs.attributes(number)
 
     def open(self, number: int, flags: int) -> object:
-        """Returns a handle, and bytes for the kernel's cache or None."""
+        """Returns a handle, and numbers and bytes for the kernel's cache, or None.
+
+        A list, also an empty one, says that there may be something to push ahead.
+        """
+        self._opened = number
         return self._fs.open_with_bytes(number, flags)
+
+    def push_ahead(self) -> object:
+        """Returns numbers and bytes for the kernel's cache, or None when that is all."""
+        return self._fs.push_ahead()
 
     def read(self, handle: int, offset: int, size: int) -> object:
         """Returns a list of bytes, which follow each other."""
@@ -133,11 +142,18 @@ class Writing(Reading):
         return self._fs.attributes(number)
 
     def open(self, number: int, flags: int) -> object:
-        """Returns a handle, and bytes for the kernel's cache or None."""
+        """Returns a handle, and numbers and bytes for the kernel's cache, or None."""
         if self._serves(number):
+            self._opened = number
             requests = self._requests
-            return requests.open_now(number, flags), requests.bytes_to_push(number)
+            return requests.open_now(number, flags), requests.to_push_now(number)
         return super().open(number, flags)
+
+    def push_ahead(self) -> object:
+        """Returns numbers and bytes for the kernel's cache, or None when that is all."""
+        if not self._serves(self._opened):
+            return super().push_ahead()
+        return self._requests.push_ahead_now(self._opened)
 
     def create(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> object:
         """Returns attributes and seconds; the handle is the number."""

@@ -15,7 +15,7 @@ from typing import Final
 from pyfuse3 import FUSEError
 
 from versionfs.fuse.operations import report
-from versionfs.tree import Pieces
+from versionfs.tree import Pieces, Push
 from versionfs.vfs import NAME_MAX, Branch, FileSystem, is_expected
 from versionfs.workspace import Stat
 
@@ -205,10 +205,17 @@ class BranchRequests:
         workspace.files.open(local)
         return inode
 
-    def bytes_to_push(self, inode: int) -> memoryview | None:
-        """Returns what the kernel's cache shall have of a file just opened, if anything."""
+    def to_push_now(self, inode: int) -> list[Push] | None:
+        """Returns what to push to the kernel's cache when a file was just opened, if anything."""
         branch, local = self._branches.of(inode)
-        return branch.workspace.files.bytes_to_push(local)
+        pushes = branch.workspace.files.to_push(local)
+        return pushes and [(branch.number(number), data) for number, data in pushes]
+
+    def push_ahead_now(self, inode: int) -> list[Push] | None:
+        """Returns what to push ahead of files of a branch that are read in order, None: nothing."""
+        branch, _ = self._branches.of(inode)
+        pushes = branch.workspace.files.pusher.step()
+        return pushes and [(branch.number(number), data) for number, data in pushes]
 
     def read_now(self, handle: int, offset: int, size: int) -> Pieces:
         """Returns bytes of a file."""

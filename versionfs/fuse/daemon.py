@@ -186,6 +186,7 @@ async def _serve(
                     "statistics": asdict(replace(found, requests=requests)),
                     "transfers": transfers._asdict(),
                     "trees": store.trees.statistics()._asdict(),
+                    "contents": store.contents.statistics()._asdict(),
                 }
             case "stop":
                 nursery.start_soon(_stop_soon, operations)

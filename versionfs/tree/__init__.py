@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         split_place,
     )
     from versionfs.tree.packing import InFolder, Shown, pack_dot, pack_leaf
+    from versionfs.tree.pushing import Push, Pusher
     from versionfs.tree.reader import Trees, TreeStatistics
     from versionfs.tree.recutting import Kept, New, recut
     from versionfs.tree.walking import Walks
@@ -55,6 +56,8 @@ __all__ = [
     "MergeResult",
     "New",
     "Pieces",
+    "Push",
+    "Pusher",
     "Shown",
     "StoredFile",
     "TreeEditor",
@@ -107,6 +110,7 @@ __getattr__ = names_of(
             "split_place",
         ),
         "packing": ("InFolder", "Shown", "pack_dot", "pack_leaf"),
+        "pushing": ("Push", "Pusher"),
         "reader": ("Trees", "TreeStatistics"),
         "recutting": ("Kept", "New", "recut"),
         "walking": ("Walks",),

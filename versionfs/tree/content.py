@@ -46,6 +46,17 @@ Pieces = list[bytes | memoryview]
 """Bytes that follow each other in a file, as they are in memory."""
 
 
+class ContentStatistics(NamedTuple):
+    """Blocks that were decoded; small files whose bytes the kernel got before it asked for them.
+
+    ``pushed_ahead`` of what is read in order, ``pushed_along`` with another one of the same block.
+    """
+
+    blocks_read: int
+    pushed_ahead: int
+    pushed_along: int
+
+
 def joined(pieces: Pieces) -> bytes:
     """Returns pieces as one; one alone that is bytes is not copied."""
     return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
@@ -61,6 +72,11 @@ class Contents:
         self.decoded = DecodeAhead()
         self._nodes: OrderedDict[bytes, ManifestNode] = OrderedDict()
         self._lock = threading.Lock()
+        self.pushed_ahead = self.pushed_along = 0
+
+    def statistics(self) -> ContentStatistics:
+        """Returns counts since this was made."""
+        return ContentStatistics(self.blocks_read, self.pushed_ahead, self.pushed_along)
 
     def open(self, entry: Entry) -> FileContent:
         """Returns the content of a regular file; reads nothing yet.
@@ -85,6 +101,11 @@ class Contents:
             if len(self._nodes) > _NODE_CACHE:
                 self._nodes.popitem(last=False)
         return node
+
+    @property
+    def blocks_read(self) -> int:
+        """How many blocks were read and decoded so far."""
+        return self._packs.blocks_read
 
     def to_push(self, leaf: Leaf, index: int) -> memoryview | None:
         """Returns the bytes of a small file for the kernel's cache, verified.

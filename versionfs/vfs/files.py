@@ -6,10 +6,11 @@ import errno
 from collections import OrderedDict
 from typing import Final
 
-from versionfs.tree import Contents, FileContent, Leaf
+from versionfs.tree import Contents, FileContent, Leaf, Push, Pusher, place, split_place
 from versionfs.types import Kind
 from versionfs.vfs.directories import Directories
 from versionfs.vfs.errnos import FileSystemError
+from versionfs.vfs.inodes import file_number
 
 _KEPT: Final = 512
 """Contents kept for the next read. One that fell out is opened again, which costs no I/O."""
@@ -23,6 +24,7 @@ class Files:
         self._contents = contents
         self._open: OrderedDict[int, FileContent] = OrderedDict()
         self._opens: dict[int, int] = {}
+        self.pusher = Pusher(contents, self._to_push, directories.inodes.mark)
 
     def open(self, number: int) -> None:
         """Counts one more that has a file open.
@@ -35,11 +37,11 @@ class Files:
             self._regular(number)
         opens[number] = opens.get(number, 0) + 1
 
-    def open_with_bytes(self, number: int) -> memoryview | None:
-        """Opens a file; returns its bytes if they shall go to the kernel's cache now.
+    def open_with_bytes(self, number: int) -> list[Push] | None:
+        """Opens a file; returns what to push to the kernel's cache now, None if nothing.
 
-        That is so for a small file whose bytes the kernel cannot have, and that nobody else has
-        open: a page that is being read must not be pushed.
+        That is its own bytes, if it is small, the kernel cannot have them, and nobody else has it
+        open: a page that is being read must not be pushed. With them may come others.
 
         Raises:
             FileSystemError: as :meth:`open`.
@@ -48,13 +50,27 @@ class Files:
         count = opens.get(number, 0)
         if count or inodes.is_marked(number):
             opens[number] = count + 1
-            return None
+            return [] if self.pusher.came(number) else None
         leaf, index = self._regular(number)
         opens[number] = 1
-        data = self._contents.to_push(leaf, index)
-        if data is not None:
-            inodes.mark(number)
-        return data
+        at = split_place(inodes.find(number))[0]
+        group = at, self._directories.leaves.key(at)
+        return self.pusher.opened(group, leaf, index, number) or None
+
+    def _to_push(self, group: tuple[int, bytes], leaf: Leaf, index: int) -> int:
+        """Returns a file's number if the kernel knows it, without its bytes, and it is not open."""
+        leaf_number, key = group
+        number = file_number(leaf, index)
+        inodes = self._directories.inodes
+        if (
+            number in self._opens
+            or inodes.find(number) != place(leaf_number, index)
+            or inodes.is_marked(number)
+            # Leaves that nobody uses lose their numbers to others.
+            or self._directories.leaves.key(leaf_number) is not key
+        ):
+            return 0
+        return number
 
     def _regular(self, number: int) -> tuple[Leaf, int]:
         found = self._directories.file(number)

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from versionfs.errors import NotFoundError
 from versionfs.repo import Spec, Store
-from versionfs.tree import FileContent, Pieces
+from versionfs.tree import FileContent, Pieces, Push
 from versionfs.vfs.branches import Branch, Branches
 from versionfs.vfs.directories import PACKS, Directories, Item
 from versionfs.vfs.errnos import FileSystemError
@@ -219,10 +219,10 @@ class FileSystem:
         self._files.open(number)
         return number
 
-    def open_with_bytes(self, number: int, flags: int) -> tuple[int, memoryview | None]:
-        """Opens a file; returns its handle, and its bytes if the kernel's cache shall have them.
+    def open_with_bytes(self, number: int, flags: int) -> tuple[int, list[Push] | None]:
+        """Opens a file; returns its handle, and what to push to the kernel's cache, if anything.
 
-        They must be there before the kernel has the handle: a page that is being read must not be
+        It must be there before the kernel has the handle: a page that is being read must not be
         pushed.
 
         Raises:
@@ -233,6 +233,10 @@ class FileSystem:
         if self._nodes.get(number) is not None:
             raise FileSystemError(errno.EISDIR)
         return number, self._files.open_with_bytes(number)
+
+    def push_ahead(self) -> list[Push] | None:
+        """Returns what to push ahead of files that are read in order; None: nothing for now."""
+        return self._files.pusher.step()
 
     def release(self, handle: int) -> None:
         """Closes a file that was opened."""

@@ -13,10 +13,21 @@ from typing import Final
 
 from versionfs.errors import FileSystemError
 from versionfs.objectstore import WouldBlock
-from versionfs.tree import Contents, FileContent, Pieces, joined
+from versionfs.tree import (
+    Contents,
+    FileContent,
+    Leaf,
+    Pieces,
+    Push,
+    Pusher,
+    joined,
+    place,
+    split_place,
+)
 from versionfs.types import Kind
 from versionfs.workspace.changes import Changes
 from versionfs.workspace.content import Layer, LayeredFile, Stack, create_layer
+from versionfs.workspace.folders import hashed_number
 from versionfs.workspace.inode import Inode, without_privileges
 from versionfs.workspace.journal import Mutation
 from versionfs.workspace.layerbook import LayerBook
@@ -46,6 +57,7 @@ class Files:
         self._layered: OrderedDict[int, LayeredFile] = OrderedDict()
         self._stored: OrderedDict[int, FileContent] = OrderedDict()
         self._opens: Counter[int] = Counter()
+        self.pusher = Pusher(contents, self._to_push, names.known.mark)
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -69,22 +81,38 @@ class Files:
             raise FileSystemError(errno.EINVAL)
         self._opens[number] += 1
 
-    def bytes_to_push(self, number: int) -> memoryview | None:
-        """Returns the bytes of a small unchanged file just opened, for the kernel's cache.
+    def to_push(self, number: int) -> list[Push] | None:
+        """Returns what to push to the kernel's cache when a file was just opened, None if nothing.
 
-        Only if that cannot have them, and nobody else has the file open: a page that is being read
-        must not be pushed.
+        That is its own bytes, if it is small and unchanged, the kernel cannot have them, and nobody
+        else has it open: a page that is being read must not be pushed. With them may come others.
         """
         known = self._names.known
         if self._opens[number] != 1 or known.is_marked(number):
-            return None
+            return [] if self.pusher.came(number) else None
         found = self._names.base_file(number)
         if found is None:
             return None
-        data = self._contents.to_push(found[1], found[2])
-        if data is not None:
-            known.mark(number)
-        return data
+        folder, leaf, index = found
+        at = split_place(known.find(number))[0]
+        group = folder.number, at, self._names.leaves.key(at)
+        return self.pusher.opened(group, leaf, index, number) or None
+
+    def _to_push(self, group: tuple[int, int, bytes], leaf: Leaf, index: int) -> int:
+        """Returns a file's number if the kernel knows it, without its bytes, and it is not open."""
+        folder, leaf_number, key = group
+        number = hashed_number(folder, leaf.names[index])
+        known = self._names.known
+        if (
+            number in self._opens
+            or known.find(number) != place(leaf_number, index)
+            or known.parent(number) != folder
+            or known.is_marked(number)
+            # Leaves that nobody uses lose their numbers to others.
+            or self._names.leaves.key(leaf_number) is not key
+        ):
+            return 0
+        return number
 
     def release(self, begin: Begin, number: int) -> None:
         """Counts one less; after the last one, what is only in memory is saved, soon.

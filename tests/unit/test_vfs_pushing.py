@@ -1,0 +1,253 @@
+"""Which bytes of small files go to the kernel's cache before they are asked for."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from tests.mount.support import commit, file, folder, link, settings_at
+from tests.unit.test_vfs_packing import unpack
+from versionfs.errors import CorruptionError
+from versionfs.fuse.answers import answers
+from versionfs.fuse.branch_requests import BranchRequests
+from versionfs.repo import Store, parse_spec
+from versionfs.tree.content import PUSHED_BYTES
+from versionfs.vfs import FileSystem, Owner
+from versionfs.vfs.nodes import ROOT_NUMBER
+
+SIZE = 9_000
+"""Seven of these to a block."""
+COUNT = 100
+
+
+def content(number: int) -> bytes:
+    return random.Random(number).randbytes(SIZE)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.create(settings_at(tmp_path / "home")) as store:
+        yield store
+
+
+class Mount(NamedTuple):
+    """A mount's requests, without the kernel, and what was pushed so far by number."""
+
+    store: Store
+    ask: dict[str, Callable]
+    pushed: dict[int, list[bytes]]
+    names: dict[bytes, int]
+
+    def show(self, path: bytes) -> None:
+        """Makes the names in a folder known, as a listing does."""
+        number = ROOT_NUMBER
+        for name in path.split(b"/"):
+            number = self.ask["lookup"](number, name)[0][0]
+        handle, _ = self.ask["opendir"](number)
+        offset = 0
+        while items := self._readdir(handle, offset):
+            self.names.update({name: found for name, found, _ in items})
+            offset = items[-1][2]
+        self.ask["releasedir"](handle)
+
+    def _readdir(self, handle: int, offset: int) -> list[tuple[bytes, int, int]]:
+        answer = self.ask["readdir"](handle, offset, 1 << 16)
+        if isinstance(answer, bytes):
+            return [(p.name, p.number, p.offset) for p in unpack(answer)]
+        items, _ = answer
+        found = []
+        for item in items:
+            if isinstance(item[1], tuple):  # of a branch: name, attributes, offset
+                found.append((item[0], item[1][0], item[2]))
+            else:
+                found.append((item[0], item[1], item[-1]))
+        return found
+
+    def open(self, name: bytes) -> list[bytes] | None:
+        """Opens a file and closes it; returns the names that were pushed, None if nothing."""
+        number = self.names[name]
+        found = self.ask["open"](number, os.O_RDONLY)
+        assert found[0] == number
+        self.ask["release"](number)
+        return None if found[1] is None else self._take(found[1])
+
+    def ahead(self) -> list[bytes]:
+        """Returns the names that are pushed ahead until there is no more."""
+        names = []
+        while (found := self.ask["push_ahead"]()) is not None:
+            assert isinstance(found, list)
+            names += self._take(found)
+        return names
+
+    def _take(self, pushes: list[tuple[int, memoryview]]) -> list[bytes]:
+        by_number = {number: name for name, number in self.names.items()}
+        for number, data in pushes:
+            self.pushed.setdefault(number, []).append(bytes(data))
+        return [by_number[number] for number, _ in pushes]
+
+    def check(self) -> None:
+        """Whether each file was pushed once, with its own bytes."""
+        for name, number in self.names.items():
+            if number in self.pushed:
+                assert self.pushed[number] == [content(int(name[1:]))], name
+
+
+@pytest.fixture(params=["branch", "snapshot"])
+def mount(request, store):
+    changes = {b"d/f%03d" % i: file(content(i)) for i in range(COUNT)}
+    changes |= {b"e/f%03d" % i: file(content(i)) for i in range(200, 200 + COUNT)}
+    changes |= {
+        b"odd/f000": file(content(0)),
+        b"odd/f001": file(content(1)),
+        b"odd/f002": file(content(2)),
+        b"odd/f003": folder(),
+        b"odd/f004": file(b""),
+        b"odd/f005": file(random.Random(5).randbytes(PUSHED_BYTES + 1)),
+        b"odd/f006": link(b"f000"),
+        b"odd/f007": file(content(7)),
+    }
+    commit(store, changes)
+    if request.param == "branch":
+        fs = FileSystem(store, parse_spec("photos/main"), Owner(0, 0), writable=True)
+        assert fs.branches is not None
+        requests = BranchRequests(fs)
+        yield Mount(store, answers(fs, requests), {}, {})
+        fs.branches.close()
+    else:
+        fs = FileSystem(store, parse_spec("photos/main@~0"), Owner(0, 0))
+        yield Mount(store, answers(fs, None), {}, {})
+
+
+def names(*numbers: int) -> list[bytes]:
+    return [b"f%03d" % number for number in numbers]
+
+
+def test_files_read_in_order_are_pushed_ahead(mount):
+    mount.show(b"d")
+    for number in range(2):
+        assert mount.open(b"f%03d" % number) == names(number)
+        assert mount.ahead() == []
+    assert mount.open(b"f002") == names(2)
+    # 128 KiB ahead, as soon as it is more.
+    assert mount.ahead() == names(*range(3, 18))
+    assert mount.ahead() == []
+    for number in range(3, COUNT):
+        assert mount.open(b"f%03d" % number) == []
+        assert mount.ahead() == (names(number + 15) if number + 15 < COUNT else [])
+    mount.check()
+    assert len(mount.pushed) == COUNT
+    assert mount.store.contents.statistics().pushed_ahead == COUNT - 3
+    # What the kernel has is not pushed again.
+    assert mount.open(b"f000") is None
+    assert mount.ahead() == []
+
+
+def test_a_reader_that_leaves_files_out_is_followed(mount):
+    mount.show(b"d")
+    for number in range(0, 6, 2):
+        mount.open(b"f%03d" % number)
+    assert mount.ahead() == names(*range(5, 20))
+    assert mount.open(b"f010") == []
+    assert mount.ahead() == names(*range(20, 26))
+    # Two readers of two folders do not disturb each other.
+    mount.show(b"e")
+    for number in range(200, 203):
+        mount.open(b"f%03d" % number)
+    assert mount.ahead() == names(*range(203, 218))
+    assert mount.open(b"f025") == []
+    assert mount.ahead() == names(*range(26, 41))
+    mount.check()
+
+
+def test_files_of_one_block_are_pushed_together_where_there_is_no_order(mount):
+    mount.show(b"d")
+    order = [50, 10, 90, 30, 70, 20, 40, 60, 80, 0]
+    before = mount.store.contents.statistics().blocks_read
+    for number in order[:3]:
+        assert mount.open(b"f%03d" % number) == names(number)
+    first, *others = mount.open(b"f030") or []
+    assert first == b"f030"
+    # Its block has some seven, all beside it.
+    assert 4 <= len(others) <= 8
+    together = sorted([first, *others])
+    begin = int(together[0][1:])
+    assert together == names(*range(begin, begin + len(together)))
+    assert mount.ahead() == []
+    for number in [*order[4:], *range(COUNT)]:
+        mount.open(b"f%03d" % number)
+    mount.check()
+    assert len(mount.pushed) == COUNT
+    read = mount.store.contents.statistics().blocks_read - before
+    assert read <= COUNT * SIZE // 60_000 + 2
+
+
+def test_what_cannot_be_pushed_is_passed_over(mount):
+    mount.show(b"odd")
+    for number in range(3):
+        mount.open(b"f%03d" % number)
+    assert mount.ahead() == names(7)
+    mount.check()
+
+
+def test_what_is_open_or_unknown_is_not_pushed(mount):
+    mount.show(b"d")
+    opened = mount.names[b"f004"]
+    mount.ask["open"](opened, os.O_RDONLY)
+    forgotten = mount.names.pop(b"f006")
+    mount.ask["forget"]([(forgotten, 1)])
+    mount.pushed.clear()
+    for number in range(3):
+        mount.open(b"f%03d" % number)
+    ahead = mount.ahead()
+    assert ahead[:3] == names(3, 5, 7)
+    assert forgotten not in mount.pushed
+    # Nor are they with others of their block.
+    assert opened not in mount.pushed
+
+
+def test_what_was_changed_in_a_branch_is_not_pushed(store):
+    changes = {b"d/f%03d" % i: file(content(i)) for i in range(COUNT)}
+    commit(store, changes)
+    fs = FileSystem(store, parse_spec("photos/main"), Owner(0, 0), writable=True)
+    assert fs.branches is not None
+    requests = BranchRequests(fs)
+    mount = Mount(store, answers(fs, requests), {}, {})
+    try:
+        mount.show(b"d")
+        for number in range(3):
+            mount.open(b"f%03d" % number)
+        for number in (5, 9):
+            at = mount.names[b"f%03d" % number]
+            mount.ask["open"](at, os.O_WRONLY)
+            assert mount.ask["write"](at, 0, memoryview(b"new")) == 3
+            mount.ask["release"](at)
+        assert mount.ahead()[:6] == names(3, 4, 6, 7, 8, 10)
+        assert mount.open(b"f005") is None
+        mount.check()
+    finally:
+        fs.branches.close()
+
+
+def test_a_damaged_block_ends_no_open(mount):
+    mount.show(b"d")
+    for number in range(3):
+        mount.open(b"f%03d" % number)
+    reader = mount.store.contents._packs
+    reader._blocks.clear()
+    reader._passing.clear()
+    reader._held = 0
+    chunk = reader.chunk
+
+    def fail(*args, **more):
+        raise CorruptionError("damaged")
+
+    reader.chunk = fail
+    assert mount.ahead() == []
+    assert mount.open(b"f003") is None
+    reader.chunk = chunk
+    assert mount.open(b"f004") == names(4)
+    mount.check()
