@@ -14,10 +14,11 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 /* Of what the module and its callers tell each other. */
-#define VERSION 1
+#define VERSION 2
 
 #define SEEN_BYTES 32
 #define LONGEST_NAME 255
@@ -34,19 +35,23 @@ static uint64_t nanoseconds(const struct timespec *time)
     return (uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec;
 }
 
-/* Whether lstat of a path in a folder says what was seen: size, mtime, inode, ctime. Adds its size. */
+/* Whether what a stat found is what was seen: size, mtime, inode, ctime. */
+static int is_as_seen(const struct stat *found, const char *seen)
+{
+    uint64_t now[SEEN_BYTES / 8] = {
+        htole64((uint64_t)found->st_size),
+        htole64(nanoseconds(&found->st_mtim)),
+        htole64((uint64_t)found->st_ino),
+        htole64(nanoseconds(&found->st_ctim)),
+    };
+    return memcmp(now, seen, SEEN_BYTES) == 0;
+}
+
+/* Whether lstat of a path in a folder says what was seen. Adds its size. */
 static int is_same(int folder, const char *path, const char *seen, uint64_t *size)
 {
     struct stat found;
-    if (fstatat(folder, path, &found, AT_SYMLINK_NOFOLLOW) < 0)
-        return 0;
-    uint64_t now[SEEN_BYTES / 8] = {
-        htole64((uint64_t)found.st_size),
-        htole64(nanoseconds(&found.st_mtim)),
-        htole64((uint64_t)found.st_ino),
-        htole64(nanoseconds(&found.st_ctim)),
-    };
-    if (memcmp(now, seen, SEEN_BYTES) != 0)
+    if (fstatat(folder, path, &found, AT_SYMLINK_NOFOLLOW) < 0 || !is_as_seen(&found, seen))
         return 0;
     *size += (uint64_t)found.st_size;
     return 1;
@@ -149,6 +154,122 @@ static PyObject *unchanged(PyObject *self, PyObject *args)
     return result;
 }
 
+/* Whether a file has no extended attributes, or is where there are none. */
+static int is_plain(int descriptor)
+{
+    ssize_t length = flistxattr(descriptor, NULL, 0);
+    return length == 0 || (length < 0 && errno == ENOTSUP);
+}
+
+struct file {
+    const char *path, *seen;
+    char *data;
+    Py_ssize_t size;
+    int descriptor, is_wanted, is_read;
+    struct stat found;
+};
+
+/* Opens a file, and asks the disk for its bytes: all of a batch, before the first is read. */
+static void open_one(struct file *file)
+{
+    file->descriptor =
+        file->is_wanted ? open(file->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+    if (file->descriptor >= 0)
+        posix_fadvise(file->descriptor, 0, file->size, POSIX_FADV_WILLNEED);
+}
+
+/* Whether a time in nanoseconds has 64 bits: from 1677 to 2262. */
+static int is_in_range(const struct timespec *time)
+{
+    return time->tv_sec > -9223372036 && time->tv_sec < 9223372036;
+}
+
+/* Reads a file if it has no extended attributes, and is as it was seen when it has been read. */
+static void read_one(struct file *file)
+{
+    if (file->descriptor < 0)
+        return;
+    ssize_t count = pread(file->descriptor, file->data, (size_t)file->size, 0);
+    file->is_read = count == file->size && is_plain(file->descriptor) &&
+                    fstat(file->descriptor, &file->found) == 0 && file->found.st_size == count &&
+                    is_as_seen(&file->found, file->seen) && is_in_range(&file->found.st_mtim);
+    close(file->descriptor);
+}
+
+static PyObject *read_result(const struct file *file, PyObject *data)
+{
+    const struct stat *found = &file->found;
+    if (!file->is_read)
+        Py_RETURN_NONE;
+    return Py_BuildValue("(OILII)", data, (unsigned)found->st_mode,
+                         (long long)nanoseconds(&found->st_mtim), (unsigned)found->st_uid,
+                         (unsigned)found->st_gid);
+}
+
+/* Takes one (path, size, seen), and makes room for its bytes if it is to be read. */
+static PyObject *take_file(PyObject *given, Py_ssize_t most, struct file *file)
+{
+    Py_ssize_t length;
+    memset(file, 0, sizeof *file);
+    if (!PyArg_ParseTuple(given, "yny#", &file->path, &file->size, &file->seen, &length))
+        return NULL;
+    file->is_wanted = length == SEEN_BYTES && file->size >= 0 && file->size <= most;
+    PyObject *data = PyBytes_FromStringAndSize(NULL, file->is_wanted ? file->size : 0);
+    if (data != NULL)
+        file->data = PyBytes_AS_STRING(data);
+    return data;
+}
+
+static void read_all(struct file *files, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++)
+        open_one(&files[i]);
+    for (Py_ssize_t i = 0; i < count; i++)
+        read_one(&files[i]);
+}
+
+static PyObject *read_unchanged(PyObject *self, PyObject *args)
+{
+    PyObject *given, *result = NULL;
+    Py_ssize_t most, taken = 0;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!n", &PyList_Type, &given, &most))
+        return NULL;
+    /* It keeps paths and what was seen alive, whatever becomes of the list. */
+    PyObject *files = PyList_AsTuple(given);
+    if (files == NULL)
+        return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(files);
+    PyObject **data = PyMem_New(PyObject *, count ? count : 1);
+    struct file *all = PyMem_New(struct file, count ? count : 1);
+    if (data == NULL || all == NULL) {
+        PyErr_NoMemory();
+    } else {
+        while (taken < count && (data[taken] = take_file(PyTuple_GET_ITEM(files, taken), most,
+                                                         &all[taken])) != NULL)
+            taken++;
+        if (taken == count) {
+            Py_BEGIN_ALLOW_THREADS
+            read_all(all, count);
+            Py_END_ALLOW_THREADS
+            result = PyList_New(count);
+        }
+        for (Py_ssize_t i = 0; result != NULL && i < count; i++) {
+            PyObject *found = read_result(&all[i], data[i]);
+            if (found == NULL)
+                Py_CLEAR(result);
+            else
+                PyList_SET_ITEM(result, i, found);
+        }
+    }
+    while (taken > 0)
+        Py_DECREF(data[--taken]);
+    PyMem_Free(data);
+    PyMem_Free(all);
+    Py_DECREF(files);
+    return result;
+}
+
 static PyObject *sync_file_system(PyObject *self, PyObject *args)
 {
     int descriptor, failed;
@@ -166,6 +287,8 @@ static PyObject *sync_file_system(PyObject *self, PyObject *args)
 static PyMethodDef methods[] = {
     {"unchanged", unchanged, METH_VARARGS,
      "unchanged(prefix, names, seen) -> (others, same, bytes): as syscalls.unchanged."},
+    {"read_unchanged", read_unchanged, METH_VARARGS,
+     "read_unchanged(files, most) -> list: as syscalls.read_unchanged."},
     {"syncfs", sync_file_system, METH_VARARGS, "syncfs(descriptor): as syscalls.syncfs."},
     {NULL, NULL, 0, NULL},
 };

@@ -14,7 +14,7 @@ SEEN_BYTES: Final = 32
 UNSEEN: Final = bytes(SEEN_BYTES)
 """Stands for a file that must be read again whatever ``lstat`` says."""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _LONGEST: Final = 4096
 """No path is longer than this, in bytes."""
 _SEEN: Final = struct.Struct("<QqQq")
@@ -72,6 +72,40 @@ def unchanged(prefix: bytes, names: list[bytes], seen_of: list[bytes]) -> Unchan
                 pass
         others.append(at)
     return Unchanged(others, same, size)
+
+
+class Read(NamedTuple):
+    """A file that was read whole: its bytes, ``st_mode``, mtime in nanoseconds, and owner."""
+
+    data: bytes
+    mode: int
+    mtime_ns: int
+    uid: int
+    gid: int
+
+
+def reads_at_once() -> bool:
+    """Whether :func:`read_unchanged` reads anything."""
+    return _compiled is not None
+
+
+def read_unchanged(files: list[tuple[bytes, int, bytes]], most_bytes: int) -> list[Read | None]:
+    """Reads small files that are as they were seen, and without extended attributes.
+
+    The disk is asked for all of them before the first is read. The interpreter lock is given up
+    once: to get it back after each of five calls a file is what an import would wait for.
+
+    Args:
+        files: path, size in bytes, and what :func:`seen` returned for it or ``b""``, of each.
+        most_bytes: the size of the largest file to read.
+
+    Returns:
+        What was read of each; None for others, and for all where nothing is compiled.
+    """
+    if _compiled is None:
+        return [None] * len(files)
+    found = _compiled.read_unchanged(files, most_bytes)
+    return [None if each is None else Read(*each) for each in found]
 
 
 def syncfs(descriptor: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 import types
@@ -18,6 +20,8 @@ from versionfs.syscalls import (
     UNSEEN,
     Unchanged,
     load_compiled,
+    read_unchanged,
+    reads_at_once,
     seen,
     syncfs,
     unchanged,
@@ -93,6 +97,63 @@ def test_what_cannot_be_looked_at_differs(way: str, files: tuple[bytes, list[byt
     assert unchanged(prefix + b"gone/", names, before).same == 0
     assert unchanged(prefix + b"f01/", names, before).same == 0
     assert unchanged(prefix + b"./" * 2100, names, before).same == 0  # longer than any path
+
+
+@compiled_only
+def test_what_needs_nothing_else_is_read(files: tuple[bytes, list[bytes]]) -> None:
+    prefix, names = files
+    asked = [(prefix + n, os.lstat(prefix + n).st_size, seen(os.lstat(prefix + n))) for n in names]
+    os.unlink(prefix + b"f02")
+    with open(prefix + b"f03", "ab") as file:
+        file.write(b"more")
+    os.setxattr(prefix + b"f05", "user.a", b"1")
+    os.mkfifo(prefix + b"fifo")
+    asked.append((prefix + b"fifo", 0, seen(os.lstat(prefix + b"fifo"))))
+    asked[7] = (*asked[7][:2], b"")
+    asked[8] = (prefix + b"f08", 799, asked[8][2])
+    before = os.listdir("/proc/self/fd")
+    found = read_unchanged(asked, 1500)
+    assert os.listdir("/proc/self/fd") == before
+    left = {2, 3, 5, 7, 8, 16, 17, 18, 19, 20, 21, 22, 23, 24}  # From 16 on: large, or no files.
+    for at, (path, size, _) in enumerate(asked):
+        if at in left:
+            assert found[at] is None, path
+            continue
+        status = os.lstat(path)
+        assert found[at] == (
+            b"x" * size, status.st_mode, status.st_mtime_ns, status.st_uid, status.st_gid,
+        )  # fmt: skip
+    assert read_unchanged([], 1500) == []
+
+
+def test_nothing_is_read_at_once_where_nothing_is_compiled(
+    files: tuple[bytes, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syscalls, "_compiled", None)
+    prefix, names = files
+    path = prefix + names[1]
+    assert not reads_at_once()
+    assert read_unchanged([(path, 100, seen(os.lstat(path)))], 1500) == [None]
+
+
+@compiled_only
+def test_a_folder_that_cannot_be_opened_is_looked_at_by_whole_paths(
+    files: tuple[bytes, list[bytes]],
+) -> None:
+    prefix, names = files
+    before = seen_of(prefix, names)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        assert not unchanged(prefix, names, before).others
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @compiled_only

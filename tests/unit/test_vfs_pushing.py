@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,6 +14,7 @@ from tests.unit.test_vfs_packing import unpack
 from versionfs.errors import CorruptionError
 from versionfs.fuse.answers import answers
 from versionfs.fuse.branch_requests import BranchRequests
+from versionfs.objectstore import WouldBlock
 from versionfs.repo import Store, parse_spec
 from versionfs.tree.content import PUSHED_BYTES
 from versionfs.vfs import FileSystem, Owner
@@ -22,6 +23,8 @@ from versionfs.vfs.nodes import ROOT_NUMBER
 SIZE = 9_000
 """Seven of these to a block."""
 COUNT = 100
+LOCAL = (1 << 48) - 1
+"""The part of a number in a branch folder that its workspace knows."""
 
 
 def content(number: int) -> bytes:
@@ -41,6 +44,7 @@ class Mount(NamedTuple):
     ask: dict[str, Callable]
     pushed: dict[int, list[bytes]]
     names: dict[bytes, int]
+    files: Any
 
     def show(self, path: bytes) -> None:
         """Makes the names in a folder known, as a listing does."""
@@ -115,11 +119,13 @@ def mount(request, store):
         fs = FileSystem(store, parse_spec("photos/main"), Owner(0, 0), writable=True)
         assert fs.branches is not None
         requests = BranchRequests(fs)
-        yield Mount(store, answers(fs, requests), {}, {})
+        yield Mount(
+            store, answers(fs, requests), {}, {}, fs.branches.of(ROOT_NUMBER)[0].workspace.files
+        )
         fs.branches.close()
     else:
         fs = FileSystem(store, parse_spec("photos/main@~0"), Owner(0, 0))
-        yield Mount(store, answers(fs, None), {}, {})
+        yield Mount(store, answers(fs, None), {}, {}, fs._files)
 
 
 def names(*numbers: int) -> list[bytes]:
@@ -215,21 +221,113 @@ def test_what_was_changed_in_a_branch_is_not_pushed(store):
     fs = FileSystem(store, parse_spec("photos/main"), Owner(0, 0), writable=True)
     assert fs.branches is not None
     requests = BranchRequests(fs)
-    mount = Mount(store, answers(fs, requests), {}, {})
+    mount = Mount(store, answers(fs, requests), {}, {}, None)
     try:
         mount.show(b"d")
-        for number in range(3):
-            mount.open(b"f%03d" % number)
         for number in (5, 9):
             at = mount.names[b"f%03d" % number]
             mount.ask["open"](at, os.O_WRONLY)
             assert mount.ask["write"](at, 0, memoryview(b"new")) == 3
             mount.ask["release"](at)
+        for number in range(3):
+            mount.open(b"f%03d" % number)
         assert mount.ahead()[:6] == names(3, 4, 6, 7, 8, 10)
         assert mount.open(b"f005") is None
         mount.check()
     finally:
         fs.branches.close()
+
+
+def test_what_the_kernel_forgot_is_pushed_again(mount):
+    mount.show(b"d")
+    for number in range(3):
+        mount.open(b"f%03d" % number)
+    assert mount.ahead() == names(*range(3, 18))
+    mount.ask["forget"]([(number, 1) for name, number in mount.names.items() if name[:1] == b"f"])
+    mount.names.clear()
+    mount.pushed.clear()
+    mount.show(b"d")
+    for number in range(COUNT):
+        assert mount.open(b"f%03d" % number) is not None
+        mount.ahead()
+    mount.check()
+    assert len(mount.pushed) == COUNT
+    for number in range(COUNT):
+        assert mount.open(b"f%03d" % number) is None
+
+
+def test_a_reader_that_leaves_no_time_has_little_pushed_ahead_of_him(mount):
+    mount.show(b"d")
+    for number in range(20):
+        mount.open(b"f%03d" % number)
+    assert mount.ahead() == names(*range(20, 35))
+    assert mount.open(b"f034") == []
+    assert mount.ahead() == names(*range(35, 50))
+
+
+def test_any_number_of_folders_may_be_read_in_turns(store):
+    folders = [b"d%02d" % number for number in range(40)]
+    changes = {
+        each + b"/f%02d%02d" % (at, number): file(content(100 * at + number))
+        for at, each in enumerate(folders)
+        for number in range(20)
+    }
+    commit(store, changes)
+    fs = FileSystem(store, parse_spec("photos/main@~0"), Owner(0, 0))
+    mount = Mount(store, answers(fs, None), {}, {}, fs._files)
+    for each in folders:
+        mount.show(each)
+    for number in range(20):
+        for at in range(len(folders)):
+            mount.open(b"f%02d%02d" % (at, number))
+            mount.ahead()
+    for number, pushed in mount.pushed.items():
+        assert len(pushed) == 1, number
+    assert len(mount.pushed) == 800
+    assert not fs._files._opens
+    pusher = fs._files.pusher
+    assert len(pusher._runs) <= 16
+    assert len(pusher._ahead) <= 16 * 16
+    assert set(pusher._ahead.values()) <= set(pusher._runs)
+
+
+def test_a_leaf_that_lost_its_number_to_another_is_not_taken_for_it(mount):
+    mount.show(b"d")
+    assert mount.open(b"f000") == names(0)
+    files, number = mount.files, mount.names[b"f000"]
+    (group,) = files.pusher._seen
+    is_branch = len(group) == 3
+    leaf = files._names.base_file(number & LOCAL)[1] if is_branch else files._regular(number)[0]
+    assert files._to_push(group, leaf, 1)
+    assert files._to_push(group, leaf, 0) == 0, "the kernel has it"
+    other = bytes(bytearray(group[-1]))
+    assert files._to_push((*group[:-1], other), leaf, 1) == 0
+    if is_branch:
+        mount.show(b"e")
+        elsewhere = mount.names[b"."] & LOCAL
+        assert files._to_push((elsewhere, *group[1:]), leaf, 1) == 0
+
+
+def test_what_is_not_at_hand_ends_what_is_pushed_ahead_for_now(mount, monkeypatch):
+    mount.show(b"d")
+    for number in range(3):
+        mount.open(b"f%03d" % number)
+    reader = mount.store.contents._packs
+    chunk = reader.chunk
+    asked = []
+
+    def fail(*args, **more):
+        asked.append(args)
+        raise WouldBlock(lambda: None)
+
+    monkeypatch.setattr(reader, "chunk", fail)
+    assert mount.ahead() == []
+    assert len(asked) == 1
+    assert mount.open(b"f003") is None
+    monkeypatch.setattr(reader, "chunk", chunk)
+    assert mount.open(b"f004") == names(4)
+    assert mount.ahead() == names(*range(5, 20))
+    mount.check()
 
 
 def test_a_damaged_block_ends_no_open(mount):

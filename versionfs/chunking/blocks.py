@@ -34,7 +34,7 @@ _TUNED: Final[dict[int, dict[str, int]]] = {
         "window_log": 20,
         "hash_log": 16,
         "chain_log": 16,
-        "min_match": 5,
+        "min_match": 6,
         "strategy": zstandard.STRATEGY_FAST,
     },
 }

@@ -7,7 +7,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 from versionfs.chunkstore.buffers import Buffers
 from versionfs.chunkstore.diskcache import GRANULE_BYTES, DiskCache
@@ -25,8 +26,10 @@ log = logging.getLogger(__name__)
 _HELD_BYTES: Final = 104 * 1024 * 1024
 """What is under way, and what was just fetched: enough for what is read ahead of one reader, and
 what it reads, so that no byte comes back from the disk."""
+_SCAN_HELD_BYTES: Final = 64 * 1024 * 1024
+"""The same where no large file is read."""
 _LEAST_HELD_BYTES: Final = 24 * 1024 * 1024
-"""So much is kept beside any requests; and only this when nobody reads ahead any more."""
+"""So much is kept beside any requests, and when the last reader of a large file has left."""
 _BUFFERS: Final = 16
 _LARGE_BYTES: Final = 2 * 1024 * 1024
 """From here on replies go into memory that is used again."""
@@ -76,7 +79,9 @@ class FetchingSource:
             self._get, self._arrived, self._recent.has, self._make_room, connections
         )
         self._planners = Workers(_PLANNERS, "prefetch")
-        self._ahead: set[int] = set()
+        # Who reads large files. Weakly, as one that is not closed must not keep memory for ever.
+        self._readers: WeakSet[Any] = WeakSet()
+        self._gives_back = False
         self._scans: OrderedDict[bytes, _Scan] = OrderedDict()
         self._sizes: OrderedDict[bytes, int] = OrderedDict()
         self._lock = threading.Lock()
@@ -144,7 +149,7 @@ class FetchingSource:
         """See ``PackSource.prefetch``."""
         if token is not None:
             with self._lock:
-                self._ahead.add(id(token))
+                self._readers.add(token)
         for pack, granules in _by_pack(ranges):
             missing = self._missing(pack, granules)
             if missing and scan:
@@ -157,12 +162,16 @@ class FetchingSource:
     def cancel(self, token: object) -> None:
         """See ``PackSource.cancel``."""
         self._in_flight.cancel(token)
+
+    def leave(self, token: object) -> None:
+        """See ``PackSource.leave``."""
+        self._in_flight.cancel(token)
         with self._lock:
-            self._ahead.discard(id(token))
-            is_over = not self._ahead
-        if is_over:
-            self._recent.limit(_LEAST_HELD_BYTES)
-            self._buffers.trim()
+            if token not in self._readers:
+                return
+            self._readers.discard(token)
+            self._gives_back = not self._readers
+        self._make_room(self._in_flight.awaited_bytes)
 
     def later(self, job: Callable[[], None]) -> None:
         """See ``PackSource.later``."""
@@ -279,8 +288,21 @@ class FetchingSource:
         self._recent.add(fetch.pack, fetch.first, data)
 
     def _make_room(self, awaited_bytes: int) -> None:
-        """Bounds what was fetched by what is left beside what is on its way."""
-        self._recent.limit(max(_HELD_BYTES - awaited_bytes, _LEAST_HELD_BYTES))
+        """Bounds what was fetched by what is left beside what is on its way.
+
+        Once the last reader of a large file has left, and nothing comes for him any more, memory
+        goes back to the system: what was fetched is on the disk.
+        """
+        with self._lock:
+            bound = _HELD_BYTES if self._readers else _SCAN_HELD_BYTES
+            gives_back = self._gives_back and not awaited_bytes and not self._readers
+            if gives_back:
+                self._gives_back = False
+        if gives_back and self.cache.is_writable:
+            bound = _LEAST_HELD_BYTES
+        self._recent.limit(max(bound - awaited_bytes, _LEAST_HELD_BYTES))
+        if gives_back:
+            self._buffers.trim()
 
     def _arrived(self, fetch: Fetch, data: Data) -> None:
         self._fetched += len(data)

@@ -143,7 +143,9 @@ class InFlight:
         self._by_granule: dict[tuple[bytes, int], Fetch] = {}
         self._demanded: deque[Fetch] = deque()
         self._prefetched: deque[Fetch] = deque()
-        self._connected = self._awaited_bytes = self._running = self._running_bytes = 0
+        self._connected = self._running = self._running_bytes = 0
+        self.awaited_bytes = 0
+        """What is on its way."""
         self._closed = False
         self._idle = threading.Condition()
         # Twice as many threads as connections: those that write what arrived have none.
@@ -276,8 +278,8 @@ class InFlight:
             self._connected += 1
             self._running += 1
             self._running_bytes += size
-            self._awaited_bytes += size
-            self._holds(self._awaited_bytes)
+            self.awaited_bytes += size
+            self._holds(self.awaited_bytes)
 
     def _run(self, fetch: Fetch) -> None:
         """Sends one request. Runs in a worker thread."""
@@ -288,8 +290,8 @@ class InFlight:
             finally:
                 with self._idle:
                     self._connected -= 1
-                    self._awaited_bytes -= fetch.count * GRANULE_BYTES
-                    self._holds(self._awaited_bytes)
+                    self.awaited_bytes -= fetch.count * GRANULE_BYTES
+                    self._holds(self.awaited_bytes)
                     if not self._closed and data is not None:
                         self._pump()
             if data is not None:

@@ -219,6 +219,7 @@ class PackReader:
             location.pack, location.block_offset, location.stored_length, kind
         )
         self.blocks_read += 1
+        self._scanned_blocks += scan
         self._bytes_read += len(stored)
         if len(stored) != location.stored_length:
             raise CorruptionError("the pack is truncated")
@@ -232,11 +233,10 @@ class PackReader:
         return data, True
 
     def _scans(self, pack: PackId) -> Scan:
-        """Takes notice of a scan's read, and returns how much of the pack it will likely need."""
+        """Returns how much of a pack a scan that reads there will likely need."""
         if pack != self._scanned:
             self._scan = Scan.ALL if self._scanned_blocks >= _MANY_READS else Scan.NEAR
             self._scanned, self._scanned_blocks = pack, 0
-        self._scanned_blocks += 1
         return self._scan
 
     def _damaged(self, location: Location, what: str) -> CorruptionError:

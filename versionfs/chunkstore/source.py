@@ -70,6 +70,9 @@ class PackSource(Protocol):
     def cancel(self, token: object) -> None:
         """Drops what was to be prefetched with this token and has not begun."""
 
+    def leave(self, token: object) -> None:
+        """Does so, and says that nothing more is prefetched with it for now."""
+
     def later(self, job: Callable[[], None]) -> None:
         """Runs a job that may read in another thread; its errors are left to whoever reads."""
 
@@ -106,6 +109,9 @@ class DirectSource:
 
     def cancel(self, token: object) -> None:
         """See ``PackSource.cancel``."""
+
+    def leave(self, token: object) -> None:
+        """See ``PackSource.leave``."""
 
     def later(self, job: Callable[[], None]) -> None:
         """See ``PackSource.later``: there is nothing to do ahead."""

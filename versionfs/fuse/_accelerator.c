@@ -747,8 +747,9 @@ static void push_next(void)
     Py_XDECREF(list);
 }
 
-/* Receives the next request, if one comes soon. Returns what libfuse says, or -EAGAIN. */
-static int next_request(struct fuse_session *se)
+/* Receives the next request, if one comes soon. Returns what libfuse says, or -EAGAIN. Pushes what
+ * is read next until the turn ends. */
+static int next_request(struct fuse_session *se, uint64_t end)
 {
     int result = real_receive(se, &own_buffer);
     if (result != -EAGAIN || !spins)
@@ -759,7 +760,7 @@ static int next_request(struct fuse_session *se)
         if (result != -EAGAIN)
             return result;
     }
-    while (opened && push_ahead != NULL) {
+    while (opened && push_ahead != NULL && now_ns() < end) {
         push_next();
         result = real_receive(se, &own_buffer);
         if (result != -EAGAIN)
@@ -801,7 +802,7 @@ void accelerated_process(struct fuse_session *se, const struct fuse_buf *buf)
         /* Whatever was not answered here has left a coroutine that must run before the next. */
         if (handed_on || before == after || fuse_session_exited(se) || now_ns() > end)
             return;
-        if (next_request(se) <= 0)
+        if (next_request(se, end) <= 0)
             return;
         buf = &own_buffer;
     }

@@ -1,16 +1,16 @@
-"""Asks a disk for small files before they are read, from one thread and without waiting."""
+"""Batches of small files that are read, or asked of the disk, while others are handled."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 
-from versionfs.transfer.reading import FileRead, open_for_reading
-
-Opened = int | OSError | None
-"""A descriptor, or why there is none; None when it is to be opened later."""
+from versionfs.syscalls import Read
+from versionfs.transfer.reading import FileRead, Opened, open_for_reading
 
 
 def open_ahead(path: bytes, size: int) -> Opened:
@@ -47,3 +47,34 @@ class Ahead:
             if isinstance(descriptor, int):
                 os.close(descriptor)
         self._opened = []
+
+
+class InThread:
+    """A batch that another thread reads, without the interpreter lock; the rest by who wants it."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        read: Callable[[], list[Read | None]],
+        finish: Callable[[list[Read | None]], list[FileRead | OSError]],
+    ) -> None:
+        """Begins to read; ``finish`` makes the result of what was read."""
+        self._read = read
+        self._finish = finish
+        self.seconds = 0.0
+        """How long reading took, once there is a result."""
+        self._future = executor.submit(self._work)
+
+    def _work(self) -> list[Read | None]:
+        began = time.monotonic()
+        found = self._read()
+        self.seconds = time.monotonic() - began
+        return found
+
+    def done(self) -> bool:
+        """See ``Future.done``."""
+        return self._future.done()
+
+    def result(self) -> list[FileRead | OSError]:
+        """Waits, and returns what was read, or why it was not."""
+        return self._finish(self._future.result())

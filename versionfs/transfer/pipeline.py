@@ -13,18 +13,17 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import repeat
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from versionfs.chunking import chunk_id
 from versionfs.chunkstore import ChunkWriter, MetadataWriter, SegmentWriter
 from versionfs.repo import Store
-from versionfs.syscalls import seen
-from versionfs.transfer.ahead import Ahead, Opened, open_ahead
+from versionfs.syscalls import reads_at_once, seen
+from versionfs.transfer.ahead import Ahead, InThread, open_ahead
 from versionfs.transfer.attributes import Attributes, read_xattrs
 from versionfs.transfer.edited import EditedFile
 from versionfs.transfer.leftovers import remove_leftovers
@@ -33,10 +32,14 @@ from versionfs.transfer.reading import (
     ChangingError,
     FileRead,
     Piece,
+    begin_reading,
+    finish_reading,
     open_for_reading,
-    read_whole,
+    read_many,
+    read_opened,
     same_content,
     stream_descriptor,
+    with_ids,
 )
 from versionfs.transfer.waiting import Action, Done, Step, WaitingFile
 from versionfs.tree import FileEditor, Kept, ManifestBuilder, New
@@ -77,7 +80,7 @@ class ImportProgress(NamedTuple):
     bytes_total: int | None = None
 
 
-_Read = Future[list[FileRead | OSError]] | Ahead
+_Read = Future[list[FileRead | OSError]] | Ahead | InThread
 
 
 class Pipeline:
@@ -103,7 +106,7 @@ class Pipeline:
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="compress")
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="pack")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
-        self._stream = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         # Data packs in any order; metadata packs one after the other, beside them.
         seals = _SEALS if store.objects.is_local else _UPLOADS
         self._seals = ThreadPoolExecutor(seals, thread_name_prefix="seal")
@@ -145,7 +148,7 @@ class Pipeline:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for executor in (self._readers, self._stream):
+        for executor in (self._readers, self._reader):
             executor.shutdown(cancel_futures=True)
         for read, _ in self._batches:
             if isinstance(read, Ahead):
@@ -261,49 +264,44 @@ class Pipeline:
         if not self._batch:
             return
         batch, self._batch, self._batch_bytes = self._batch, [], 0
-        paths = [(item.path, item.size, item.seen) for item in batch]
+        files = [(item.path, item.size, item.seen) for item in batch]
         self._batch_number += 1
+        parameters = self._store.chunking
         read: _Read
         if self._slow_source and self._batch_number % _PROBE_EVERY:
-            read = self._readers.submit(self._read_batch, paths)
+            read = self._readers.submit(read_many, files, parameters)
+        elif reads_at_once():
+            read = InThread(
+                self._reader,
+                partial(begin_reading, files, parameters),
+                partial(finish_reading, files, parameters),
+            )
         elif self._from_disk and self._batch_number % _PROBE_EVERY:
-            opened = [open_ahead(path, size) for path, size, _ in paths]
-            read = Ahead(opened, partial(self._read_batch, paths, opened))
+            opened = [open_ahead(path, size) for path, size, _ in files]
+            read = Ahead(opened, partial(read_opened, files, parameters, opened))
         else:
             began, disk = time.monotonic(), _disk_reads()
             read = Future()
-            read.set_result(self._read_batch(paths))
-            self._slow_source = time.monotonic() - began > _SLOW_SECONDS * len(paths)
+            read.set_result(read_many(files, parameters))
+            self._slow_source = time.monotonic() - began > _SLOW_SECONDS * len(files)
             disk = _disk_reads() - disk
-            self._from_disk = disk * _DISK_SHARE > len(paths) * _PAGE_SECTORS
+            self._from_disk = disk * _DISK_SHARE > len(files) * _PAGE_SECTORS
         self._batches.append((read, batch))
-
-    def _read_batch(
-        self,
-        files: list[tuple[bytes, int, bytes]],
-        opened: Sequence[Opened] | None = None,
-    ) -> list[FileRead | OSError]:
-        results: list[FileRead | OSError] = []
-        parameters = self._store.chunking
-        for (path, size, listed), file in zip(files, opened or repeat(None), strict=False):
-            size = size if listed else -1
-            try:
-                results.append(read_whole(path, parameters, size, listed, file))
-            except OSError as error:
-                results.append(error)
-        return results
 
     def _take_batch(self) -> None:
         """Stores what the oldest batch has read, waiting for it."""
         future, batch = self._batches.popleft()
         read: list[tuple[WaitingFile, list[Piece]]] = []
-        for item, result in zip(batch, future.result(), strict=True):
+        results = future.result()
+        if isinstance(future, InThread):
+            self._slow_source = future.seconds > _SLOW_SECONDS * len(batch)
+        for item, result in zip(batch, results, strict=True):
             if isinstance(result, OSError):
                 self._fail(item, result)
                 continue
             item.seen = result.seen
             item.size = 0
-            item.attributes = Attributes.of(result.status, result.xattrs)
+            item.attributes = result.attributes
             read.append((item, result.pieces))
         self._store_files(read)
 
@@ -337,11 +335,11 @@ class Pipeline:
 
     def _take_stream(self, item: WaitingFile, descriptor: int, size: int) -> None:
         source = stream_descriptor(descriptor, size, self._store.chunking)
-        ahead = deque(self._stream.submit(next, source, None) for _ in range(_STREAM_AHEAD))
+        ahead = deque(self._reader.submit(next, source, None) for _ in range(_STREAM_AHEAD))
         try:
-            while (pieces := ahead.popleft().result()) is not None:
-                ahead.append(self._stream.submit(next, source, None))
-                self._store_pieces([(item, pieces)])
+            while (cuts := ahead.popleft().result()) is not None:
+                ahead.append(self._reader.submit(next, source, None))
+                self._store_pieces([(item, with_ids(cuts))])
                 self._pump()
                 self.count(0, 0)
         finally:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Final, NamedTuple
 
-from versionfs.chunking import ChunkingParameters, Cutter, chunk_id
-from versionfs.syscalls import seen
-from versionfs.transfer.attributes import read_xattrs
-from versionfs.types import NO_ID, Xattrs
+from versionfs.chunking import ChunkingParameters, Cut, Cutter, chunk_id
+from versionfs.syscalls import Read, read_unchanged, seen
+from versionfs.transfer.attributes import MODE_BITS, Attributes, read_xattrs
+from versionfs.types import NO_ID
 
 WHOLE_BYTES: Final = 4 * 1024 * 1024
 """Files up to this size are read in one go, larger ones as a stream of pieces of this size."""
 
 _ATTEMPTS: Final = 4
+_OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _GROWN_BYTES: Final = 16 * WHOLE_BYTES
 """A small file that has grown beyond this since it was listed is named as changing."""
-_OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Piece(NamedTuple):
@@ -32,8 +32,7 @@ class Piece(NamedTuple):
 class FileRead(NamedTuple):
     """A file's content as pieces, and the state in which it was read (``attributes.seen`` too)."""
 
-    status: os.stat_result
-    xattrs: Xattrs
+    attributes: Attributes
     pieces: list[Piece]
     seen: bytes
 
@@ -54,12 +53,70 @@ def same_content(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
+Listed = tuple[bytes, int, bytes]
+"""A file's path, its size, and what was seen of it; ``b""`` if that is not known."""
+
+Opened = int | OSError | None
+"""A descriptor, or why there is none; None when it is to be opened later."""
+
+
+def begin_reading(files: list[Listed], parameters: ChunkingParameters) -> list[Read | None]:
+    """Reads those of some small files that need nothing else, without the interpreter lock."""
+    return read_unchanged(files, parameters.min_bytes)
+
+
+def finish_reading(
+    files: list[Listed],
+    parameters: ChunkingParameters,
+    found: list[Read | None],
+) -> list[FileRead | OSError]:
+    """Returns what was read, and reads the others, each as :func:`read_whole`."""
+    results: list[FileRead | OSError] = []
+    for (path, size, listed), read in zip(files, found, strict=True):
+        if read is None:
+            results.append(_read_or_error(path, parameters, size, listed))
+            continue
+        data, mode, mtime_ns, uid, gid = read
+        pieces = [Piece(size, chunk_id(data), data)] if data else []
+        attributes = Attributes(mode & MODE_BITS, mtime_ns, uid, gid)
+        results.append(FileRead(attributes, pieces, listed))
+    return results
+
+
+def read_many(files: list[Listed], parameters: ChunkingParameters) -> list[FileRead | OSError]:
+    """Reads small files, each as :func:`read_whole`."""
+    return finish_reading(files, parameters, begin_reading(files, parameters))
+
+
+def read_opened(
+    files: list[Listed], parameters: ChunkingParameters, opened: Sequence[Opened]
+) -> list[FileRead | OSError]:
+    """Reads small files for which ``open_ahead`` returned ``opened``; closes the descriptors."""
+    return [
+        _read_or_error(path, parameters, size, listed, file)
+        for (path, size, listed), file in zip(files, opened, strict=True)
+    ]
+
+
+def _read_or_error(
+    path: bytes,
+    parameters: ChunkingParameters,
+    size: int,
+    listed: bytes,
+    opened: Opened = None,
+) -> FileRead | OSError:
+    try:
+        return read_whole(path, parameters, size if listed else -1, listed, opened)
+    except OSError as error:
+        return error
+
+
 def read_whole(
     path: bytes,
     parameters: ChunkingParameters,
     size: int = -1,
     listed: bytes = b"",
-    opened: int | OSError | None = None,
+    opened: Opened = None,
 ) -> FileRead:
     """Reads a small file; again when it changes meanwhile.
 
@@ -81,7 +138,7 @@ def read_whole(
             after = os.fstat(descriptor)
             if len(data) == size and seen(after) == listed:
                 pieces = [Piece(size, chunk_id(data), data)] if data else []
-                return FileRead(after, xattrs, pieces, listed)
+                return FileRead(Attributes.of(after, xattrs), pieces, listed)
         before = os.fstat(descriptor)
         for _ in range(_ATTEMPTS):
             if before.st_size > _GROWN_BYTES:
@@ -90,7 +147,8 @@ def read_whole(
             xattrs = read_xattrs(descriptor)
             after = os.fstat(descriptor)
             if len(data) == after.st_size and same_content(before, after):
-                return FileRead(after, xattrs, cut_whole(data, parameters), seen(after))
+                pieces = cut_whole(data, parameters)
+                return FileRead(Attributes.of(after, xattrs), pieces, seen(after))
             before = after
         raise ChangingError(path)
     finally:
@@ -115,19 +173,24 @@ def cut_whole(data: bytes, parameters: ChunkingParameters) -> list[Piece]:
     if len(data) <= parameters.min_bytes:
         return [Piece(len(data), chunk_id(data), data)] if data else []
     cutter = Cutter(parameters)
-    pieces = [_piece(cut.length, cut.data) for cut in cutter.feed(data)]
-    pieces += [_piece(cut.length, cut.data) for cut in cutter.finish()]
-    return pieces
+    return with_ids([*cutter.feed(data), *cutter.finish()])
 
 
-def _piece(length: int, data: memoryview | None) -> Piece:
-    return Piece(length, NO_ID if data is None else chunk_id(data), data)
+def with_ids(cuts: Iterable[Cut]) -> list[Piece]:
+    """Returns the pieces that cuts are, with their ids."""
+    return [
+        Piece(cut.length, NO_ID if cut.data is None else chunk_id(cut.data), cut.data)
+        for cut in cuts
+    ]
 
 
 def stream_descriptor(
     descriptor: int, size: int, parameters: ChunkingParameters
-) -> Iterator[list[Piece]]:
-    """Yields the pieces of a large file, about ``WHOLE_BYTES`` at a time; skips its holes."""
+) -> Iterator[list[Cut]]:
+    """Yields the cuts of a large file, about ``WHOLE_BYTES`` at a time; skips its holes.
+
+    They have no ids yet: another thread can make them meanwhile.
+    """
     cutter = Cutter(parameters)
     at = 0
     while at < size:
@@ -138,7 +201,7 @@ def stream_descriptor(
             data_at = size if error.errno == errno.ENXIO else at
         data_at = min(data_at, size)
         if data_at > at:
-            yield [_piece(cut.length, cut.data) for cut in cutter.feed_zeros(data_at - at)]
+            yield list(cutter.feed_zeros(data_at - at))
             at = data_at
             continue
         try:
@@ -150,18 +213,18 @@ def stream_descriptor(
             if not data:
                 break
             at += len(data)
-            yield [_piece(cut.length, cut.data) for cut in cutter.feed(data)]
+            yield list(cutter.feed(data))
         if at < hole_at:
             break  # The file became shorter; whoever compares sizes sees it.
-    yield [_piece(cut.length, cut.data) for cut in cutter.finish()]
+    yield list(cutter.finish())
 
 
 def stream_file(stream: BinaryIO, parameters: ChunkingParameters) -> Iterator[list[Piece]]:
     """Yields the pieces of a stream that cannot seek."""
     cutter = Cutter(parameters)
     while data := stream.read(WHOLE_BYTES):
-        yield [_piece(cut.length, cut.data) for cut in cutter.feed(data)]
-    yield [_piece(cut.length, cut.data) for cut in cutter.finish()]
+        yield with_ids(cutter.feed(data))
+    yield with_ids(cutter.finish())
 
 
 def open_for_reading(path: bytes) -> int:

@@ -43,6 +43,7 @@ def _spill(items: list[Any]) -> IO[bytes]:
         marshal.dump(items[at : at + _BLOCK_ITEMS], run)
     run.flush()
     run.seek(0)
+    items.clear()  # Before the next ones are there.
     return run
 
 

@@ -11,7 +11,7 @@ from itertools import islice, takewhile
 from typing import Final, NamedTuple
 
 from versionfs.chunkstore import MetadataReader, PackRange, PackReader
-from versionfs.errors import CorruptionError, VersionFSError
+from versionfs.errors import CorruptionError
 from versionfs.objectstore import WouldBlock, may_block
 from versionfs.tree.decodeahead import DecodeAhead
 from versionfs.tree.manifest import ManifestChild, ManifestNode, read_manifest_node
@@ -108,17 +108,16 @@ class Contents:
         return self._packs.blocks_read
 
     def to_push(self, leaf: Leaf, index: int) -> memoryview | None:
-        """Returns the bytes of a small file for the kernel's cache, verified.
+        """Returns the bytes of a small file for the kernel's cache, verified; None if it is none.
 
-        None if it is large or empty, or if its bytes cannot be read at once.
+        Raises:
+            CorruptionError: the stored bytes are damaged; it names the pack.
+            WouldBlock: they must be fetched, and this thread may not block.
         """
         size, where = leaf.sizes[index], leaf.location(index)
         if not 0 < size <= PUSHED_BYTES or leaf.kinds[index] != _FILE or where is None:
             return None
-        try:
-            data = self._packs.chunk(leaf.content(index), where, scan=True)
-        except (WouldBlock, VersionFSError):
-            return None  # Who reads it waits for it, or gets the error.
+        data = self._packs.chunk(leaf.content(index), where, scan=True)
         return data if len(data) == size else None
 
     def want(self, extents: Iterable[Extent]) -> None:

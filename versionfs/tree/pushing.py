@@ -2,23 +2,29 @@
 
 A small file's bytes go to the kernel's cache with the answer to ``open``. Several small files share
 a block, which costs more to decode than to send, and is soon given up again where files are read in
-no order. So where several files of a folder were opened,
+no order. So where several files of a leaf were opened,
 
 * in the order of their names: the next ones are pushed while no request waits, a little ahead;
-* in another order: those that share the block that was just decoded are pushed with the first.
+* in another order: those beside it in the block that was just decoded are pushed with the next.
 
 Used from one thread only.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
+from versionfs.errors import VersionFSError
+from versionfs.objectstore import WouldBlock
 from versionfs.tree.content import PUSHED_BYTES, Contents
 from versionfs.tree.node import Leaf
 from versionfs.types import Kind
+
+log = logging.getLogger(__name__)
 
 _FEW: Final = 3
 """So many files of a leaf are opened before others are expected to be."""
@@ -41,31 +47,36 @@ Push = tuple[int, memoryview]
 G = TypeVar("G", bound=Hashable)
 
 
-class _Seen:
-    """What was opened of a leaf: how many, which was last, how many followed one another."""
-
-    __slots__ = ("count", "in_order", "last")
-
-    def __init__(self) -> None:
-        self.count = self.in_order = 0
-        self.last = -1
-
-
 class _Run(Generic[G]):
     """Files of a leaf that are opened one after the other, and what was pushed ahead of that."""
 
     __slots__ = ("ahead", "group", "held", "leaf", "next")
 
-    def __init__(self, group: G, leaf: Leaf, following: int) -> None:
+    def __init__(self, group: G, leaf: Leaf) -> None:
         self.group = group
         self.leaf = leaf
-        self.next = following
-        self.ahead: deque[tuple[int, int]] = deque()
+        self.next = 0
+        # Positions, numbers and sizes.
+        self.ahead: deque[tuple[int, int, int]] = deque()
         self.held = 0
 
 
+class _Seen(Generic[G]):
+    """What was opened of a leaf: how many, which was last, how many followed one another."""
+
+    __slots__ = ("count", "in_order", "last", "run")
+
+    def __init__(self) -> None:
+        self.count = self.in_order = 0
+        self.last = -1
+        self.run: _Run[G] | None = None
+
+
 class Pusher(Generic[G]):
-    """Pushes the bytes of files that are read. A group is a leaf, as who makes this knows it."""
+    """Pushes the bytes of files that are read. A group is a leaf, as who makes this knows it.
+
+    What goes wrong here is logged: a file whose bytes are not pushed is read as usual.
+    """
 
     def __init__(
         self,
@@ -85,8 +96,9 @@ class Pusher(Generic[G]):
         self._contents = contents
         self._number = number
         self._mark = mark
-        self._seen: OrderedDict[G, _Seen] = OrderedDict()
+        self._seen: OrderedDict[G, _Seen[G]] = OrderedDict()
         self._runs: deque[_Run[G]] = deque()
+        # A number is in the last run that pushed it: the kernel may have forgotten it meanwhile.
         self._ahead: dict[int, _Run[G]] = {}
         self._due: deque[_Run[G]] = deque()
 
@@ -95,30 +107,30 @@ class Pusher(Generic[G]):
 
         Nothing if it is large or empty, or if its bytes cannot be read at once.
         """
-        contents = self._contents
-        before = contents.blocks_read
-        data = contents.to_push(leaf, index)
+        try:
+            return self._opened(group, leaf, index, number)
+        except (WouldBlock, VersionFSError):
+            return []  # Who reads it waits for it, or gets the error.
+        except Exception:
+            log.exception("file %d could not be pushed", number)
+            return []
+
+    def _opened(self, group: G, leaf: Leaf, index: int, number: int) -> list[Push]:
+        before = self._contents.blocks_read
+        data = self._contents.to_push(leaf, index)
         if data is None:
             return []
         self._mark(number)
         pushes = [(number, data)]
-        seen = self._seen.get(group)
-        if seen is None:
-            seen = self._seen[group] = _Seen()
-            if len(self._seen) > _GROUPS:
-                self._seen.popitem(last=False)
-        else:
-            self._seen.move_to_end(group)
-        seen.in_order = seen.in_order + 1 if 0 < index - seen.last <= _IN_ORDER else 1
-        seen.count += 1
-        seen.last = index
+        seen = self._note(group, index)
         if seen.in_order >= _FEW:
-            self._begin(_Run(group, leaf, index + 1))
-        elif seen.count > _FEW and contents.blocks_read != before:
-            for mate in _mates(leaf, index):
-                if push := self._push(group, leaf, mate):
-                    pushes.append(push)
-                    contents.pushed_along += 1
+            self._go_on(seen, group, leaf, index)
+        elif seen.count > _FEW and self._contents.blocks_read != before:
+            with suppress(WouldBlock, VersionFSError):
+                for mate in _mates(leaf, index):
+                    if push := self._push(group, leaf, mate):
+                        pushes.append(push)
+                        self._contents.pushed_along += 1
         return pushes
 
     def came(self, number: int) -> bool:
@@ -126,12 +138,9 @@ class Pusher(Generic[G]):
         run = self._ahead.get(number)
         if run is None:
             return False
-        while run.ahead:
-            passed, size = run.ahead.popleft()
-            run.held -= size
-            del self._ahead[passed]
-            if passed == number:
-                break
+        position = next((at for at, ahead, _ in run.ahead if ahead == number), None)
+        if position is not None:
+            self._pass(run, position)
         self._want(run)
         return True
 
@@ -146,19 +155,38 @@ class Pusher(Generic[G]):
         if run.held >= _AHEAD_BYTES or len(run.ahead) >= _AHEAD_FILES:
             self._due.popleft()
             return []
-        end = min(run.next + _SKIPPED, run.leaf.count)
-        for index in range(run.next, end):
+        for index in range(run.next, min(run.next + _SKIPPED, run.leaf.count)):
+            try:
+                push = self._push(run.group, run.leaf, index)
+            except Exception as error:
+                if not isinstance(error, WouldBlock | VersionFSError):
+                    log.exception("entry %d of a leaf could not be pushed", index)
+                self._due.popleft()  # Until the next of its files is opened.
+                return []
             run.next = index + 1
-            if push := self._push(run.group, run.leaf, index):
+            if push is not None:
                 number, data = push
-                run.ahead.append((number, len(data)))
+                run.ahead.append((index, number, len(data)))
                 run.held += len(data)
                 self._ahead[number] = run
                 self._contents.pushed_ahead += 1
                 return [push]
-        if run.next == run.leaf.count:
+        if run.next >= run.leaf.count:
             self._due.popleft()
         return []
+
+    def _note(self, group: G, index: int) -> _Seen[G]:
+        seen = self._seen.get(group)
+        if seen is None:
+            seen = self._seen[group] = _Seen()
+            if len(self._seen) > _GROUPS:
+                self._seen.popitem(last=False)
+        else:
+            self._seen.move_to_end(group)
+        seen.in_order = seen.in_order + 1 if 0 < index - seen.last <= _IN_ORDER else 1
+        seen.count += 1
+        seen.last = index
+        return seen
 
     def _push(self, group: G, leaf: Leaf, index: int) -> Push | None:
         if leaf.kinds[index] != _FILE or leaf.sizes[index] > PUSHED_BYTES:
@@ -170,22 +198,42 @@ class Pusher(Generic[G]):
         self._mark(number)
         return number, data
 
-    def _begin(self, run: _Run[G]) -> None:
-        self._runs.append(run)
-        if len(self._runs) > _RUNS:
-            self._end(self._runs.popleft())
+    # -- runs ------------------------------------------------------------------------------------
+
+    def _go_on(self, seen: _Seen[G], group: G, leaf: Leaf, index: int) -> None:
+        """Begins the run of a leaf, or goes on with it behind a file that was not pushed ahead."""
+        run = seen.run
+        if run is None or run not in self._runs:
+            run = seen.run = _Run(group, leaf)
+            self._runs.append(run)
+            if len(self._runs) > _RUNS:
+                self._end(self._runs.popleft())
+        if not run.ahead or run.ahead[0][0] <= index:
+            # What was pushed was passed, or the kernel has forgotten it.
+            self._pass(run, run.leaf.count)
+            run.next = index + 1
         self._want(run)
+
+    def _pass(self, run: _Run[G], position: int) -> None:
+        """Takes what was pushed ahead, up to a position, from a run: its reader has got there."""
+        while run.ahead and run.ahead[0][0] <= position:
+            self._forget(run)
 
     def _want(self, run: _Run[G]) -> None:
         if run not in self._due:
             self._due.append(run)
 
     def _end(self, run: _Run[G]) -> None:
-        for number, _ in run.ahead:
-            del self._ahead[number]
-        run.ahead.clear()
+        while run.ahead:
+            self._forget(run)
         if run in self._due:
             self._due.remove(run)
+
+    def _forget(self, run: _Run[G]) -> None:
+        _, number, size = run.ahead.popleft()
+        run.held -= size
+        if self._ahead.get(number) is run:
+            del self._ahead[number]
 
 
 def _mates(leaf: Leaf, index: int) -> Iterator[int]:

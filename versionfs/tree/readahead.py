@@ -86,6 +86,7 @@ class Readahead:
         with self._lock:
             self._in_order = 0
             self._shut()
+            self._source.leave(self)
 
     def _shut(self) -> None:
         if self._window:

@@ -23,6 +23,13 @@ from versionfs.pack import pack_key
 from versionfs.types import Location, PackId
 
 MIB = 1 << 20
+
+
+class Reader:
+    """Who reads ahead."""
+
+
+ONE, OTHER = Reader(), Reader()
 SIZE = 300_000
 
 
@@ -142,28 +149,54 @@ def test_reading_on_takes_the_same_memory_again(tmp_path: Path) -> None:
     source.close()
 
 
-def test_when_the_last_reader_has_closed_his_file_its_memory_is_given_back(tmp_path: Path) -> None:
-    remote = FillingFolder(tmp_path / "store")
-    source = FetchingSource(remote, DiskCache(tmp_path / "cache", 1 << 30), 8)
-    for number in range(24):
-        pack = PackId(bytes([number]) * 32)
-        remote.inner.put(pack_key(pack), bytes(4 * MIB))
-        for token in ("one", "other"):
-            source.prefetch([PackRange(pack, 0, 4 * MIB)], token)
-        source.read(pack, 0, 1000)
+def settled(source: FetchingSource) -> None:
     deadline = time.monotonic() + 20
     while source._in_flight._running and time.monotonic() < deadline:
         time.sleep(0.01)
-    source.cancel("one")
-    assert source._recent._held > 80 * MIB, "there is another reader"
-    source.cancel("other")
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_when_the_last_reader_has_closed_his_file_its_memory_is_given_back(
+    tmp_path: Path, early: bool
+) -> None:
+    """Also what comes after that, because it was on its way."""
+    remote = FillingFolder(tmp_path / "store")
+    source = FetchingSource(remote, DiskCache(tmp_path / "cache", 1 << 30), 8)
+    packs = [PackId(bytes([number]) * 32) for number in range(24)]
+    for pack in packs:
+        remote.inner.put(pack_key(pack), bytes(4 * MIB))
+        for token in (ONE, OTHER):
+            source.prefetch([PackRange(pack, 0, 4 * MIB)], token)
+    if not early:
+        settled(source)
+    source.leave(ONE)
+    if not early:
+        assert source._recent._held > 80 * MIB, "there is another reader"
+    source.cancel(OTHER)
+    assert OTHER in source._readers, "he reads elsewhere"
+    source.leave(OTHER)
+    settled(source)
     assert source._recent._held <= 24 * MIB
     assert source._buffers.made <= 24 // 4
     # It begins again as it began.
     pack = PackId(b"z" * 32)
     remote.inner.put(pack_key(pack), b"z" * 4 * MIB)
-    source.prefetch([PackRange(pack, 0, 4 * MIB)], "one")
+    source.prefetch([PackRange(pack, 0, 4 * MIB)], ONE)
     assert source.read(pack, 0, 4 * MIB) == b"z" * 4 * MIB
+    source.close()
+
+
+def test_a_scan_keeps_what_it_kept_before(tmp_path: Path) -> None:
+    remote = FillingFolder(tmp_path / "store")
+    source = FetchingSource(remote, DiskCache(tmp_path / "cache", 1 << 30), 8)
+    for number in range(24):
+        pack = PackId(bytes([number]) * 32)
+        remote.inner.put(pack_key(pack), bytes(4 * MIB))
+        source.prefetch([PackRange(pack, 0, 4 * MIB)], None)
+    settled(source)
+    assert 56 * MIB <= source._recent._held <= 64 * MIB
+    source.leave(ONE)
+    assert source._recent._held >= 56 * MIB, "he had read nothing"
     source.close()
 
 

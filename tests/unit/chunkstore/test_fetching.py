@@ -29,6 +29,13 @@ from versionfs.types import Location, PackId
 
 PACK = PackId(b"\xab" * 32)
 MIB = 1 << 20
+
+
+class Reader:
+    """Who reads ahead."""
+
+
+ONE, OTHER = Reader(), Reader()
 DATA = b"\x00" + random.Random(1).randbytes(9 * MIB + 12_344)
 
 
@@ -257,7 +264,7 @@ def test_what_is_prefetched_is_split_into_equal_requests_of_9_mib_at_most(place:
     pack = PackId(b"\xcd" * 32)
     place.remote.inner.put(pack_key(pack), bytes(33 * MIB))
     source = place.source()
-    source.prefetch([PackRange(pack, 0, 33 * MIB)], "one")
+    source.prefetch([PackRange(pack, 0, 33 * MIB)], ONE)
     settle(source)
     assert [length for _, _, length in place.remote.ranges] == [33 * MIB // 4] * 4
 
@@ -299,10 +306,10 @@ def ranges(*starts: int) -> list[PackRange]:
 
 def test_what_is_cancelled_before_it_begins_is_not_fetched(place: Place, gate: Gate) -> None:
     source = place.source(connections=2)
-    source.prefetch(ranges(0, MIB, 2 * MIB, 3 * MIB), "one")
-    source.prefetch(ranges(4 * MIB), "other")
+    source.prefetch(ranges(0, MIB, 2 * MIB, 3 * MIB), ONE)
+    source.prefetch(ranges(4 * MIB), OTHER)
     assert gate.arrived.acquire(timeout=20)
-    source.cancel("one")
+    source.cancel(ONE)
     gate.open()
     settle(source)
     assert gate.entered == [0, 4 * MIB]
@@ -313,12 +320,12 @@ def test_a_reader_goes_before_all_prefetches_and_takes_over_its_own(
     place: Place, gate: Gate
 ) -> None:
     source = place.source(connections=2)
-    source.prefetch(ranges(0, MIB, 2 * MIB, 3 * MIB), "one")
+    source.prefetch(ranges(0, MIB, 2 * MIB, 3 * MIB), ONE)
     assert gate.arrived.acquire(timeout=20)
     with ThreadPoolExecutor(1) as readers:
         read = readers.submit(source.read, PACK, 3 * MIB, 10)
         assert gate.arrived.acquire(timeout=20)
-        source.cancel("one")
+        source.cancel(ONE)
         gate.open()
         assert read.result(20) == DATA[3 * MIB : 3 * MIB + 10]
     settle(source)
@@ -327,7 +334,7 @@ def test_a_reader_goes_before_all_prefetches_and_takes_over_its_own(
 
 def test_a_closed_source_tells_those_who_wait(place: Place, gate: Gate) -> None:
     source = place.source(connections=1)
-    source.prefetch(ranges(0), "one")
+    source.prefetch(ranges(0), ONE)
     assert gate.arrived.acquire(timeout=20)
     with ThreadPoolExecutor(2) as threads:
         read = threads.submit(source.read, PACK, MIB, 10)
@@ -365,7 +372,7 @@ def test_when_the_store_fails_what_was_to_be_prefetched_is_dropped(
 
     monkeypatch.setattr(place.remote, "get", fail)
     source = place.source(connections=1)
-    source.prefetch(ranges(*range(0, 8 * MIB, MIB)), "one")
+    source.prefetch(ranges(*range(0, 8 * MIB, MIB)), ONE)
     settle(source)
     assert place.remote.requests["failed"] == 1
     with pytest.raises(StorageTransientError, match="no network"):
@@ -416,12 +423,14 @@ def test_a_part_in_memory_and_a_part_on_disk_is_all_at_hand(place: Place) -> Non
 
 def test_memory_is_bounded(place: Place) -> None:
     source = place.source()
-    for number in range(10):
-        pack = PackId(bytes([number]) * 32)
-        place.remote.inner.put(pack_key(pack), DATA)
-        source.read(pack, 0, len(DATA))
-    settle(source)
-    assert source._recent._held <= 104 * MIB
+    for token, bound in ((None, 64 * MIB), (ONE, 104 * MIB)):
+        for number in range(16):
+            pack = PackId(bytes([number + bound // MIB]) * 32)
+            place.remote.inner.put(pack_key(pack), DATA)
+            source.prefetch([PackRange(pack, 0, 10)], token)
+            source.read(pack, 0, len(DATA))
+        settle(source)
+        assert bound - len(DATA) <= source._recent._held <= bound
     assert sum(len(data) for data in source._recent._runs.values()) == source._recent._held
     assert not source._in_flight._by_granule
 
@@ -430,7 +439,7 @@ def test_statistics_count_hits_misses_and_bytes(place: Place) -> None:
     source = place.source()
     source.read(PACK, 0, 10)
     source.read(PACK, 10, 10)
-    source.prefetch(ranges(2 * MIB), "one")
+    source.prefetch(ranges(2 * MIB), ONE)
     settle(source)
     found = source.statistics()
     assert (found.misses, found.memory_hits, found.requests) == (1, 1, 2)

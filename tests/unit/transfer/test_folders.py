@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.folders import Seen, describe, fill, write
 from tests.support.stores import LONG_AGO_NS, ROOT, at, bring, content, head, names
+from versionfs import syscalls
 from versionfs.errors import InvalidInputError, NotFoundError, SourceError
 from versionfs.repo import Store
 from versionfs.transfer import ImportProgress, export
@@ -436,6 +437,7 @@ def test_a_file_that_never_stops_changing_is_named(
 ) -> None:
     fill(source, {"a": b"1", "busy": Random(4).randbytes(size)})
     changing = ChangingFile(source / "busy", 10**6, "grow")
+    monkeypatch.setattr(syscalls, "_compiled", None)  # What that reads cannot be changed meanwhile.
     monkeypatch.setattr(os, "pread", changing)
     with pytest.raises(SourceError) as caught:
         bring(store, source)
@@ -447,6 +449,48 @@ def test_a_file_that_never_stops_changing_is_named(
     monkeypatch.undo()
     bring(store, source)
     assert names(store, head(store).root) == [b"a", b"busy"]
+
+
+@pytest.mark.parametrize("how", ["grow", "shrink", "rewrite", "mode", "replace", "link", "fifo"])
+def test_a_file_that_changed_after_it_was_listed_is_read_as_it_is_then(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    fill(source, {"a": b"1", "b": b"before", "c": b"3"})
+    lstat = os.lstat
+
+    def changing(path: bytes) -> os.stat_result:
+        status = lstat(path)
+        if path.endswith(b"/b") and status.st_size == 6:
+            match how:
+                case "grow" | "shrink" | "rewrite":
+                    made = {"grow": b"longer than before", "shrink": b"less", "rewrite": b"AFTER."}
+                    Path(os.fsdecode(path)).write_bytes(made[how])
+                case "mode":
+                    os.chmod(path, 0o600)
+                case _:
+                    os.unlink(path)
+                    if how == "replace":
+                        Path(os.fsdecode(path)).write_bytes(b"other.")
+                    elif how == "link":
+                        os.symlink(b"a", path)
+                    else:
+                        os.mkfifo(path)
+        return status
+
+    monkeypatch.setattr(os, "lstat", changing)
+    if how in ("link", "fifo"):
+        bring(store, source, skip_errors=True, warn=lambda _: None)
+        assert names(store, head(store).root) == [b"a", b"c"]
+        return
+    bring(store, source)
+    assert content(store, b"b") == (source / "b").read_bytes()
+    entry = store.trees.walk_path(head(store).root, b"b")
+    assert entry is not None
+    assert entry.mode == (source / "b").stat().st_mode & 0o7777
+    monkeypatch.undo()
+    again = bring(store, source)
+    assert again.files_read <= 1  # What it was when it was read may not be known.
+    assert content(store, b"b") == (source / "b").read_bytes()
 
 
 def test_a_file_removed_while_the_folder_is_read_is_named_or_left_out(

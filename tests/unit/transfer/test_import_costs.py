@@ -24,8 +24,7 @@ from versionfs.chunkstore import MetadataReader
 from versionfs.errors import StorageTransientError
 from versionfs.index.environment import Environment
 from versionfs.repo import Store
-from versionfs.transfer import pipeline
-from versionfs.transfer.reading import read_whole
+from versionfs.transfer import pipeline, reading
 
 
 class Counted:
@@ -125,8 +124,9 @@ def test_one_changed_file_reads_its_folder_alone(
 
 
 def test_a_small_file_is_read_with_five_system_calls(
-    store: Store, source: Path, counted: Counted
+    store: Store, source: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(syscalls, "_compiled", None)  # It counts what Python does.
     make_files(source, 2, 200)
     for name in ("lstat", "open", "pread", "fstat", "stat"):
         counted(os, name)
@@ -193,13 +193,14 @@ def test_how_a_source_is_read_depends_on_what_it_is(
     monkeypatch.setattr(pipeline, "_disk_reads", lambda: next(reads))
     monkeypatch.setattr(pipeline, "_SLOW_SECONDS", slow)
     threads: Counter[bool] = Counter()
-    real = read_whole
+    real = reading.read_whole
 
-    def reading(*arguments: Any) -> Any:
+    def read(*arguments: Any) -> Any:
         threads[threading.current_thread() is not threading.main_thread()] += 1
         return real(*arguments)
 
-    monkeypatch.setattr(pipeline, "read_whole", reading)
+    monkeypatch.setattr(syscalls, "_compiled", None)
+    monkeypatch.setattr(reading, "read_whole", read)
     counted(os, "posix_fadvise")
     make_files(source, 3, 200)
     before = len(os.listdir("/proc/self/fd"))
@@ -212,10 +213,53 @@ def test_how_a_source_is_read_depends_on_what_it_is(
         assert content(store, os.fsencode(path.relative_to(source))) == path.read_bytes()
 
 
+@pytest.mark.skipif(syscalls._compiled is None, reason="not compiled here")
+@pytest.mark.parametrize("slow", [1000.0, -1.0])
+def test_small_files_are_read_in_batches_without_the_interpreter(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch, slow: float
+) -> None:
+    """By one thread, or by several where the source is slow; what needs more is read as ever."""
+    monkeypatch.setattr(pipeline, "_SLOW_SECONDS", slow)
+    make_files(source, 3, 200)
+    write(source / "large", os.urandom(100_000))
+    write(source / "empty", b"")
+    write(source / "tagged", b"x")
+    os.setxattr(source / "tagged", "user.tag", b"1")
+    write(source / "late", b"y")
+    os.utime(source / "late", (12_000_000_000, 12_000_000_000))
+    alone: list[bytes] = []
+    threads: Counter[bool] = Counter()
+    whole, batch = reading.read_whole, syscalls.read_unchanged
+
+    def read_whole(path: bytes, *arguments: Any) -> Any:
+        alone.append(os.path.basename(path))
+        return whole(path, *arguments)
+
+    def read_unchanged(files: list[Any], most: int) -> Any:
+        main = threading.current_thread() is threading.main_thread()
+        threads[threading.current_thread().name.startswith("reader")] += 1
+        assert not main
+        return batch(files, most)
+
+    monkeypatch.setattr(reading, "read_whole", read_whole)
+    monkeypatch.setattr(reading, "read_unchanged", read_unchanged)
+    before = len(os.listdir("/proc/self/fd"))
+    assert bring(store, source).files_read == 604
+    assert sorted(alone) == [b"large", b"late", b"tagged"]
+    assert (threads[False] > 5) == (slow < 0)
+    assert abs(len(os.listdir("/proc/self/fd")) - before) < 10
+    for path in source.rglob("*"):
+        if path.is_file():
+            found = content(store, os.fsencode(path.relative_to(source)))
+            assert found == path.read_bytes()
+    assert bring(store, source).files_read <= 1
+
+
 def test_files_opened_ahead_are_closed_when_an_import_fails(
     store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = count(step=10_000)
+    monkeypatch.setattr(syscalls, "_compiled", None)
     monkeypatch.setattr(pipeline, "_disk_reads", lambda: next(reads))
     monkeypatch.setattr(pipeline, "_BATCHES_AHEAD", 100)
     make_files(source, 3, 200)
