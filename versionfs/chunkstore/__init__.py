@@ -1,17 +1,24 @@
 """Bytes by id: deduplicating writes, verified reads. Knows nothing of versions."""
 
-from versionfs.chunkstore.diskcache import CacheUsage, DiskCache, default_cache_bytes
-from versionfs.chunkstore.fetching import FetchingSource, FetchStatistics
-from versionfs.chunkstore.locations import LocationColumns, encode_locations
-from versionfs.chunkstore.metadata import MetadataObject, MetadataReader
-from versionfs.chunkstore.metadata_writer import MetadataWriter
-from versionfs.chunkstore.openpacks import OpenPackSource
-from versionfs.chunkstore.parallel import in_order
-from versionfs.chunkstore.reader import PackReader, ReadStatistics
-from versionfs.chunkstore.segments import SegmentWriter
-from versionfs.chunkstore.source import DirectSource, PackRange, PackSource
-from versionfs.chunkstore.sync import packs_in_store, sync_index
-from versionfs.chunkstore.writer import ChunkWriter, Placement, WriteStatistics
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from versionfs.lazy import names_of
+
+if TYPE_CHECKING:
+    from versionfs.chunkstore.diskcache import CacheUsage, DiskCache, default_cache_bytes
+    from versionfs.chunkstore.fetching import FetchingSource, FetchStatistics
+    from versionfs.chunkstore.locations import LocationColumns, encode_locations
+    from versionfs.chunkstore.metadata import MetadataObject, MetadataReader
+    from versionfs.chunkstore.metadata_writer import MetadataWriter
+    from versionfs.chunkstore.openpacks import OpenPackSource
+    from versionfs.chunkstore.parallel import in_order
+    from versionfs.chunkstore.reader import PackReader, ReadStatistics
+    from versionfs.chunkstore.segments import SegmentWriter
+    from versionfs.chunkstore.source import DirectSource, PackRange, PackSource
+    from versionfs.chunkstore.sync import packs_in_store, sync_index
+    from versionfs.chunkstore.writer import ChunkWriter, Placement, WriteStatistics
 
 __all__ = [
     "CacheUsage",
@@ -38,3 +45,21 @@ __all__ = [
     "packs_in_store",
     "sync_index",
 ]
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "diskcache": ("CacheUsage", "DiskCache", "default_cache_bytes"),
+        "fetching": ("FetchStatistics", "FetchingSource"),
+        "locations": ("LocationColumns", "encode_locations"),
+        "metadata": ("MetadataObject", "MetadataReader"),
+        "metadata_writer": ("MetadataWriter",),
+        "openpacks": ("OpenPackSource",),
+        "parallel": ("in_order",),
+        "reader": ("PackReader", "ReadStatistics"),
+        "segments": ("SegmentWriter",),
+        "source": ("DirectSource", "PackRange", "PackSource"),
+        "sync": ("packs_in_store", "sync_index"),
+        "writer": ("ChunkWriter", "Placement", "WriteStatistics"),
+    },
+)

@@ -10,11 +10,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from versionfs.config import Settings
+from versionfs.digests import blake2b
 
 
 class MountRecord(NamedTuple):

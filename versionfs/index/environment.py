@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -139,6 +138,8 @@ class Environment:
             self._environment.close()
             self._environment = None
         # Other processes that have the old files open go on with those until they end.
+        import shutil
+
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def rebuild(self, reason: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from versionfs.digests import blake2b
 from versionfs.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -205,7 +205,7 @@ class Repository:
         refcache = self.store.refcache
         if refcache.holds:
             return str(refcache.changes(self.name))
-        digest = hashlib.blake2b(digest_size=16)
+        digest = blake2b(digest_size=16)
         for kind in RefKind:
             for info in self.store.objects.list(f"repos/{self.name}/{kind.value}/"):
                 digest.update(f"{info.key}\0{info.size}\0{info.mtime_ns}\n".encode())

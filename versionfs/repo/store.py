@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from versionfs import chunkstore
 from versionfs.chunking import BlockCodec, ChunkingParameters
 from versionfs.chunkstore import (
     DirectSource,
-    DiskCache,
-    FetchingSource,
     MetadataReader,
     MetadataWriter,
     OpenPackSource,
     PackReader,
     PackSource,
     SegmentWriter,
-    default_cache_bytes,
     in_order,
     sync_index,
 )
 from versionfs.config import Settings
+from versionfs.digests import blake2b
 from versionfs.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -55,6 +55,7 @@ from versionfs.repo.revisions import suggest
 from versionfs.repo.spec import validate_name
 from versionfs.repo.statistics import StoreStatistics, TransferStatistics
 from versionfs.tree import Contents, Trees
+from versionfs.types import PackId
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ class Store:
             self.codec,
             uploads=uploads,
             segments=segments,
-            adopt=source.cache.adopt if isinstance(source, FetchingSource) else None,
+            adopt=_adopt_into(source),
         )
 
     def sync_index(self) -> int:
@@ -337,8 +338,9 @@ def _transfers(objects: ObjectStore, source: PackSource) -> TransferStatistics:
         asked.received_bytes,
         asked.sent_bytes,
     )
-    if not isinstance(source, FetchingSource):
+    if not source.is_cached:
         return sums
+    assert isinstance(source, chunkstore.FetchingSource)
     found, usage = source.statistics(), source.cache.usage()
     return sums._replace(
         memory_hits=found.memory_hits,
@@ -359,15 +361,24 @@ def _index_name(objects: ObjectStore, store_format: StoreFormat) -> str:
 def _pack_source(settings: Settings, objects: ObjectStore) -> PackSource:
     if objects.is_local:
         return OpenPackSource(objects) if isinstance(objects, LocalStore) else DirectSource(objects)
+    # What only these stores need is loaded for them alone.
     bound = settings.cache_bytes
     if bound is None:
-        bound = default_cache_bytes(settings.cache_dir)
-    cache = DiskCache(settings.cache_dir / "packs", bound)
-    return FetchingSource(objects, cache, settings.s3_connections)
+        bound = chunkstore.default_cache_bytes(settings.cache_dir)
+    cache = chunkstore.DiskCache(settings.cache_dir / "packs", bound)
+    return chunkstore.FetchingSource(objects, cache, settings.s3_connections)
+
+
+def _adopt_into(source: PackSource) -> Callable[[PackId, Path], None] | None:
+    """Returns what takes a pack that was written here into the disk cache, if there is one."""
+    if not source.is_cached:
+        return None
+    assert isinstance(source, chunkstore.FetchingSource)
+    return source.cache.adopt
 
 
 def _place(objects: ObjectStore) -> str:
-    return hashlib.blake2b(objects.url.encode(), digest_size=6).hexdigest()
+    return blake2b(objects.url.encode(), digest_size=6).hexdigest()
 
 
 def _read_format(settings: Settings, objects: ObjectStore) -> bytes:

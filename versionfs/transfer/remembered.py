@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, Final, NamedTuple, Self
 
+from versionfs.digests import blake2b
 from versionfs.errors import CorruptionError, VersionFSError
 from versionfs.index import (
     IndexDamagedError,
@@ -44,7 +44,7 @@ class RememberedSource:
 
     def __init__(self, store: Store, source: bytes) -> None:
         self._cache: SourceCache = store.sources
-        self._source = hashlib.blake2b(source, digest_size=16).digest()
+        self._source = blake2b(source, digest_size=16).digest()
         self._changes: list[SegmentChange] = []
         self._changed_bytes = 0
         self._header_removed = False
@@ -141,6 +141,8 @@ class FolderMemory:
         self._remembered = remembered
         self._folder = folder
         self._old_segments: dict[bytes, bytes] = {}
+        self._last: SourceSegment | None = None
+        """The segment that was read last; most stay, and need no digest."""
         self._segments = self._read_segments()
         self._old: Iterator[SourceRecord] | None = None
         """The records one by one, once somebody asks for them so."""
@@ -151,9 +153,8 @@ class FolderMemory:
 
     def _read_segments(self) -> Iterator[RememberedSegment]:
         for segment in self._remembered.segments(self._folder):
-            self._old_segments[segment.first] = hashlib.blake2b(
-                segment.value, digest_size=16
-            ).digest()
+            self._digest_last()
+            self._last = segment
             names, seen = segment.decode()
             if not names:
                 # Without its names, those that are gone from the source could not be told.
@@ -171,7 +172,15 @@ class FolderMemory:
 
     def stays(self, segment: RememberedSegment) -> None:
         """Takes note that all of a segment is as it was."""
+        if self._last is not None and self._last.first == segment.first:
+            self._last = None
+            return
         self._old_segments.pop(segment.first, None)
+
+    def _digest_last(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            self._old_segments[last.first] = _digest(last)
 
     def _begin(self) -> Iterator[SourceRecord]:
         if self._old is None:
@@ -200,12 +209,14 @@ class FolderMemory:
     def keep(self, records: list[SourceRecord]) -> None:
         """Takes a whole segment of what is seen now."""
         segment = SourceSegment.encode(records)
+        self._digest_last()
         old = self._old_segments.pop(segment.first, None)
-        if old != hashlib.blake2b(segment.value, digest_size=16).digest():
+        if old != _digest(segment):
             self._remembered.change(self._folder, segment.first, segment.value)
 
     def finish(self) -> None:
         """Forgets the segments that no longer begin where they did."""
+        self._digest_last()
         for first in self._old_segments:
             self._remembered.change(self._folder, first, None)
 
@@ -222,9 +233,13 @@ def content_unchanged(old: bytes | None, new: bytes) -> bool:
     )
 
 
+def _digest(segment: SourceSegment) -> bytes:
+    return blake2b(segment.value, digest_size=16).digest()
+
+
 def folder_id(folder: bytes) -> bytes:
     """Returns the 16 bytes that stand for a folder of a source."""
-    return hashlib.blake2b(folder, digest_size=16).digest()
+    return blake2b(folder, digest_size=16).digest()
 
 
 def _encode(tree: Entry) -> bytes:

@@ -7,9 +7,9 @@ pages once.
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Final
 
+from versionfs.digests import blake2b
 from versionfs.tree import (
     INDEX_MASK,
     InodeTable,

@@ -220,6 +220,7 @@ def test_small_files_are_read_in_batches_without_the_interpreter(
 ) -> None:
     """By one thread, or by several where the source is slow; what needs more is read as ever."""
     monkeypatch.setattr(pipeline, "_SLOW_SECONDS", slow)
+    monkeypatch.setattr(pipeline, "_BATCHES_IN_FLIGHT", 1)
     make_files(source, 3, 200)
     write(source / "large", os.urandom(100_000))
     write(source / "empty", b"")
