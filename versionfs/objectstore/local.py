@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -208,6 +207,8 @@ class LocalStore:
                 except OSError as error:
                     if error.errno != errno.EXDEV:
                         raise
+                    import shutil  # Few stores need it, and it loads all compressors.
+
                     temporary, copy = create_temporary(self._temporary())
                     with copy, _removed_on_exit(temporary):
                         shutil.copyfileobj(source, copy, _COPY_BYTES)
