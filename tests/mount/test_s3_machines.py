@@ -144,3 +144,16 @@ def test_the_statistics_tell_of_requests_and_caches(machines: MakeMachine) -> No
     transfers = bob.transfers(again)
     assert transfers["disk_hits"] >= 1
     assert transfers["received_bytes"] < 100_000
+
+
+def test_a_repository_made_anew_elsewhere_shows_what_is_in_it_now(machines: MakeMachine) -> None:
+    ada, bob = machines("ada"), machines("bob")
+    ada.bring("set", a=b"one")
+    data = bob.mount("--refresh", "0.2")
+    assert (data / "set/main/a").read_bytes() == b"one"
+    ada.ok("repo", "delete", "set", "--yes")
+    wait_until(lambda: not (data / "set/main/a").exists())
+    ada.bring("set", b=b"anew")
+    wait_until((data / "set/main").exists)
+    wait_until(lambda: os.listdir(data / "set/main") == ["b"])
+    assert (data / "set/main/b").read_bytes() == b"anew"

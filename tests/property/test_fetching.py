@@ -19,12 +19,21 @@ from versionfs.types import PackId
 DATA = random.Random(3).randbytes(20 * GRANULE_BYTES + 99)
 PACKS = [PackId(bytes([number]) * 32) for number in range(3)]
 
+
+class Reader:
+    """Who reads ahead."""
+
+
+READER = Reader()
+
 pack = st.sampled_from(PACKS)
 start = st.integers(0, len(DATA) - 1)
 length = st.integers(1, 6 * GRANULE_BYTES)
 step = st.one_of(
     st.tuples(st.sampled_from(["read", "scan", "ask", "want", "prefetch"]), pack, start, length),
-    st.tuples(st.sampled_from(["forget", "cancel", "lose", "reopen"]), pack, start, length),
+    st.tuples(
+        st.sampled_from(["forget", "cancel", "leave", "lose", "reopen"]), pack, start, length
+    ),
 )
 
 
@@ -61,11 +70,13 @@ def test_a_source_reads_the_bytes_of_the_pack(
                     case "want":
                         source.want([PackRange(name, at, size)])
                     case "prefetch":
-                        source.prefetch([PackRange(name, at, size)], "token")
+                        source.prefetch([PackRange(name, at, size)], READER)
                     case "forget":
                         source.forget(name)
                     case "cancel":
-                        source.cancel("token")
+                        source.cancel(READER)
+                    case "leave":
+                        source.leave(READER)
                     case "lose":
                         file.unlink(missing_ok=True)
                     case "reopen":

@@ -102,6 +102,8 @@ def test_what_cannot_be_looked_at_differs(way: str, files: tuple[bytes, list[byt
 @compiled_only
 def test_what_needs_nothing_else_is_read(files: tuple[bytes, list[bytes]]) -> None:
     prefix, names = files
+    with contextlib.suppress(OSError):  # Who is not root may not.
+        os.setxattr(prefix + b"f06", "trusted.a", b"1")  # Not kept: those of users are.
     asked = [(prefix + n, os.lstat(prefix + n).st_size, seen(os.lstat(prefix + n))) for n in names]
     os.unlink(prefix + b"f02")
     with open(prefix + b"f03", "ab") as file:
@@ -124,6 +126,15 @@ def test_what_needs_nothing_else_is_read(files: tuple[bytes, list[bytes]]) -> No
             b"x" * size, status.st_mode, status.st_mtime_ns, status.st_uid, status.st_gid,
         )  # fmt: skip
     assert read_unchanged([], 1500) == []
+
+
+@compiled_only
+def test_a_file_that_has_more_than_it_says_is_not_read() -> None:
+    """As in /proc, whose files have size 0."""
+    path = b"/proc/version"
+    status = os.lstat(path)
+    assert status.st_size == 0
+    assert read_unchanged([(path, 0, seen(status))], 1500) == [None]
 
 
 def test_nothing_is_read_at_once_where_nothing_is_compiled(

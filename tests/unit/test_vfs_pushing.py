@@ -11,6 +11,7 @@ import pytest
 
 from tests.mount.support import commit, file, folder, link, settings_at
 from tests.unit.test_vfs_packing import unpack
+from versionfs.chunking import chunk_id
 from versionfs.errors import CorruptionError
 from versionfs.fuse.answers import answers
 from versionfs.fuse.branch_requests import BranchRequests
@@ -287,6 +288,7 @@ def test_any_number_of_folders_may_be_read_in_turns(store):
     assert not fs._files._opens
     pusher = fs._files.pusher
     assert len(pusher._runs) <= 16
+    assert sum(seen.run is not None for seen in pusher._seen.values()) <= 16
     assert len(pusher._ahead) <= 16 * 16
     assert set(pusher._ahead.values()) <= set(pusher._runs)
 
@@ -327,6 +329,28 @@ def test_what_is_not_at_hand_ends_what_is_pushed_ahead_for_now(mount, monkeypatc
     monkeypatch.setattr(reader, "chunk", chunk)
     assert mount.open(b"f004") == names(4)
     assert mount.ahead() == names(*range(5, 20))
+    mount.check()
+
+
+def test_a_damaged_file_ahead_is_tried_once(mount, monkeypatch):
+    mount.show(b"d")
+    reader = mount.store.contents._packs
+    chunk = reader.chunk
+    tried = []
+
+    def fail(expected, *args, **more):
+        if bytes(expected) == chunk_id(content(10)):
+            tried.append(1)
+            raise CorruptionError("damaged")
+        return chunk(expected, *args, **more)
+
+    monkeypatch.setattr(reader, "chunk", fail)
+    for number in range(10):
+        mount.open(b"f%03d" % number)
+        mount.ahead()
+    assert len(tried) == 1
+    assert mount.open(b"f010") is None
+    assert mount.open(b"f011") == []
     mount.check()
 
 

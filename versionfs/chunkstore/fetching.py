@@ -171,7 +171,7 @@ class FetchingSource:
                 return
             self._readers.discard(token)
             self._gives_back = not self._readers
-        self._make_room(self._in_flight.awaited_bytes)
+        self._in_flight.tell()
 
     def later(self, job: Callable[[], None]) -> None:
         """See ``PackSource.later``."""
@@ -287,15 +287,15 @@ class FetchingSource:
     def _remember(self, fetch: Fetch, data: Data) -> None:
         self._recent.add(fetch.pack, fetch.first, data)
 
-    def _make_room(self, awaited_bytes: int) -> None:
+    def _make_room(self, awaited_bytes: int, is_idle: bool) -> None:
         """Bounds what was fetched by what is left beside what is on its way.
 
-        Once the last reader of a large file has left, and nothing comes for him any more, memory
-        goes back to the system: what was fetched is on the disk.
+        Once the last reader of a large file has left, and what came for him has been written,
+        memory goes back to the system.
         """
         with self._lock:
             bound = _HELD_BYTES if self._readers else _SCAN_HELD_BYTES
-            gives_back = self._gives_back and not awaited_bytes and not self._readers
+            gives_back = self._gives_back and is_idle and not self._readers
             if gives_back:
                 self._gives_back = False
         if gives_back and self.cache.is_writable:

@@ -121,7 +121,8 @@ class InFlight:
     ``connections`` run at once at most, and 80 MiB; a part of the connections is kept for what
     somebody waits for. ``get`` sends a request. ``arrived`` gets its bytes while the granules still
     count as under way; ``is_here`` tells of a granule whether it arrived just now, so that nobody
-    fetches it again who looked for it too early. ``holds`` is told the bytes that are on their way.
+    fetches it again who looked for it too early. ``holds`` is told the bytes that are on their way,
+    and whether nothing is written any more either.
     What ``get`` puts into a cache goes there by way of :meth:`Fetch.keep`, as what ``arrived``
     gets.
     """
@@ -131,7 +132,7 @@ class InFlight:
         get: Callable[[Fetch], Data],
         arrived: Callable[[Fetch, Data], None],
         is_here: Callable[[PackId, int], bool],
-        holds: Callable[[int], None],
+        holds: Callable[[int, bool], None],
         connections: int,
     ) -> None:
         self._get = get
@@ -144,8 +145,7 @@ class InFlight:
         self._demanded: deque[Fetch] = deque()
         self._prefetched: deque[Fetch] = deque()
         self._connected = self._running = self._running_bytes = 0
-        self.awaited_bytes = 0
-        """What is on its way."""
+        self._awaited_bytes = 0
         self._closed = False
         self._idle = threading.Condition()
         # Twice as many threads as connections: those that write what arrived have none.
@@ -186,6 +186,11 @@ class InFlight:
                 queue.append(fetch)
             self._pump()
         return list(found.values())
+
+    def tell(self) -> None:
+        """Calls ``holds``."""
+        with self._idle:
+            self._holds(self._awaited_bytes, self._running == 0)
 
     def cancel(self, token: object) -> None:
         """Drops the prefetches of this token that have not begun and nobody waits for."""
@@ -278,8 +283,8 @@ class InFlight:
             self._connected += 1
             self._running += 1
             self._running_bytes += size
-            self.awaited_bytes += size
-            self._holds(self.awaited_bytes)
+            self._awaited_bytes += size
+            self._holds(self._awaited_bytes, self._running == 0)
 
     def _run(self, fetch: Fetch) -> None:
         """Sends one request. Runs in a worker thread."""
@@ -290,8 +295,8 @@ class InFlight:
             finally:
                 with self._idle:
                     self._connected -= 1
-                    self.awaited_bytes -= fetch.count * GRANULE_BYTES
-                    self._holds(self.awaited_bytes)
+                    self._awaited_bytes -= fetch.count * GRANULE_BYTES
+                    self._holds(self._awaited_bytes, self._running == 0)
                     if not self._closed and data is not None:
                         self._pump()
             if data is not None:
@@ -301,6 +306,7 @@ class InFlight:
                 self._done(fetch)
                 self._running -= 1
                 self._running_bytes -= fetch.count * GRANULE_BYTES
+                self._holds(self._awaited_bytes, self._running == 0)
                 if data is None and fetch.store_failed:
                     # The others would each wait for the store until their time is up.
                     self._drop(list(self._prefetched))

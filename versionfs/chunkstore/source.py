@@ -63,8 +63,9 @@ class PackSource(Protocol):
     def prefetch(self, ranges: Iterable[PackRange], token: object, *, scan: bool = False) -> None:
         """Fetches in the background, after all that somebody waits for; does not wait for it.
 
-        ``token`` is any object, for :meth:`cancel`. Errors are left to whoever reads. With ``scan``
-        what is in no cache is fetched with as much behind it as a scan would.
+        ``token`` is who reads ahead, for :meth:`cancel` and :meth:`leave`, or None. Errors are left
+        to whoever reads. With ``scan`` what is in no cache is fetched with as much behind it as a
+        scan would.
         """
 
     def cancel(self, token: object) -> None:

@@ -78,8 +78,8 @@ class Held:
             if old is None or old.data == new.data:
                 return
             self._changes[name] += 1
-            if old.found is not None:
-                self._moved.add(name)
+            # Also when it was not there: what has come back is not what it was.
+            self._moved.add(name)
 
     def _make_room(self) -> None:
         """Drops one of the values used least recently: one that is not there, else a tag.
@@ -96,6 +96,17 @@ class Held:
         self._values.popitem(last=False)
         for key, _ in old[1:]:
             self._values.move_to_end(key)
+
+    def doubt(self, repository: str | None) -> None:
+        """Believes no longer that names are not there, in one repository or in all, nor listings.
+
+        For who was told that something is new.
+        """
+        with self._lock:
+            for key, value in self._values.items():
+                if value.found is None and repository in (None, repository_of(key)):
+                    self._values[key] = value._replace(until=0.0)
+            self._listings = {folder: (names, 0.0) for folder, (names, _) in self._listings.items()}
 
     def in_use(self, repository: str | None) -> dict[str, list[str]]:
         """Returns the keys that have something, of one repository or of all, by folder."""

@@ -262,6 +262,15 @@ class RefCache:
             self._seen.reached()
         return self._held.take_moved(repository)
 
+    def look_again(self, repository: str | None = None) -> set[str]:
+        """Does what :meth:`poll` does, and lets what was not there be asked for the next time.
+
+        Raises:
+            StorageTransientError: the store cannot be reached; what was held is held on.
+        """
+        self._held.doubt(repository)
+        return self.poll(repository)
+
     def _look(self, key: str) -> None:
         """Reads a value again, if it changed."""
         value = self._held.last(key)

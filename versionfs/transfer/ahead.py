@@ -62,7 +62,7 @@ class InThread:
         self._read = read
         self._finish = finish
         self.seconds = 0.0
-        """How long reading took, once there is a result."""
+        """How long it took, here and there, once there is a result."""
         self._future = executor.submit(self._work)
 
     def _work(self) -> list[Read | None]:
@@ -77,4 +77,8 @@ class InThread:
 
     def result(self) -> list[FileRead | OSError]:
         """Waits, and returns what was read, or why it was not."""
-        return self._finish(self._future.result())
+        found = self._future.result()
+        began = time.monotonic()
+        results = self._finish(found)
+        self.seconds += time.monotonic() - began
+        return results

@@ -15,6 +15,8 @@ from versionfs.types import NO_ID
 WHOLE_BYTES: Final = 4 * 1024 * 1024
 """Files up to this size are read in one go, larger ones as a stream of pieces of this size."""
 
+_OPEN_FILES: Final = 16
+"""Of a batch that is read by one of several threads."""
 _ATTEMPTS: Final = 4
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _GROWN_BYTES: Final = 16 * WHOLE_BYTES
@@ -84,8 +86,12 @@ def finish_reading(
 
 
 def read_many(files: list[Listed], parameters: ChunkingParameters) -> list[FileRead | OSError]:
-    """Reads small files, each as :func:`read_whole`."""
-    return finish_reading(files, parameters, begin_reading(files, parameters))
+    """Reads small files, each as :func:`read_whole`; holds a few of them open at a time."""
+    results: list[FileRead | OSError] = []
+    for at in range(0, len(files), _OPEN_FILES):
+        some = files[at : at + _OPEN_FILES]
+        results += finish_reading(some, parameters, begin_reading(some, parameters))
+    return results
 
 
 def read_opened(

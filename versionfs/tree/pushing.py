@@ -159,6 +159,8 @@ class Pusher(Generic[G]):
             try:
                 push = self._push(run.group, run.leaf, index)
             except Exception as error:
+                if not isinstance(error, WouldBlock):
+                    run.next = index + 1
                 if not isinstance(error, WouldBlock | VersionFSError):
                     log.exception("entry %d of a leaf could not be pushed", index)
                 self._due.popleft()  # Until the next of its files is opened.
@@ -180,7 +182,10 @@ class Pusher(Generic[G]):
         if seen is None:
             seen = self._seen[group] = _Seen()
             if len(self._seen) > _GROUPS:
-                self._seen.popitem(last=False)
+                _, old = self._seen.popitem(last=False)
+                if old.run is not None:
+                    self._runs.remove(old.run)
+                    self._end(old.run)
         else:
             self._seen.move_to_end(group)
         seen.in_order = seen.in_order + 1 if 0 < index - seen.last <= _IN_ORDER else 1
@@ -203,7 +208,7 @@ class Pusher(Generic[G]):
     def _go_on(self, seen: _Seen[G], group: G, leaf: Leaf, index: int) -> None:
         """Begins the run of a leaf, or goes on with it behind a file that was not pushed ahead."""
         run = seen.run
-        if run is None or run not in self._runs:
+        if run is None:
             run = seen.run = _Run(group, leaf)
             self._runs.append(run)
             if len(self._runs) > _RUNS:
@@ -228,6 +233,9 @@ class Pusher(Generic[G]):
             self._forget(run)
         if run in self._due:
             self._due.remove(run)
+        seen = self._seen.get(run.group)
+        if seen is not None and seen.run is run:
+            seen.run = None  # It holds a leaf.
 
     def _forget(self, run: _Run[G]) -> None:
         _, number, size = run.ahead.popleft()

@@ -351,7 +351,7 @@ class FileSystem:
         self._refreshes += 1
         found = Refresh(self._namespace.resolver, self._mover, self.branches, repository)
         if look:
-            found.after(partial(self._store.refcache.poll, repository))
+            found.after(partial(self._store.refcache.look_again, repository))
         found.add(self._root)
         return found
 

@@ -40,6 +40,12 @@ class Refresh:
             if self._is_of(root.view.repository):
                 self._views.append(root.view)
             return
+        repository = self._repository
+        if repository is not None and not isinstance(root, RepositoryNode):
+            name = repository.encode()
+            if name not in (root.children or {}):
+                # If it is new, the kernel may still have it that there is none.
+                self._others.append(Invalidation(root.number, name))
         for node in (root, *(root.children or {}).values()):
             if not isinstance(node, RepositoryNode) or not self._is_of(node.repository):
                 continue

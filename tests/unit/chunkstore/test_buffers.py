@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,6 +184,34 @@ def test_when_the_last_reader_has_closed_his_file_its_memory_is_given_back(
     remote.inner.put(pack_key(pack), b"z" * 4 * MIB)
     source.prefetch([PackRange(pack, 0, 4 * MIB)], ONE)
     assert source.read(pack, 0, 4 * MIB) == b"z" * 4 * MIB
+    source.close()
+
+
+def test_memory_is_given_back_once_what_came_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = FillingFolder(tmp_path / "store")
+    cache = DiskCache(tmp_path / "cache", 1 << 30)
+    source = FetchingSource(remote, cache, 8)
+    write, written = cache.write, threading.Event()
+
+    def slow(*arguments: Any) -> None:
+        assert written.wait(20)
+        write(*arguments)
+
+    monkeypatch.setattr(cache, "write", slow)
+    for number in range(10):
+        pack = PackId(bytes([number]) * 32)
+        remote.inner.put(pack_key(pack), bytes(8 * MIB))
+        source.prefetch([PackRange(pack, 0, 8 * MIB)], ONE)
+    deadline = time.monotonic() + 20
+    while source._in_flight._awaited_bytes and time.monotonic() < deadline:
+        time.sleep(0.01)
+    source.leave(ONE)
+    assert source._buffers.made > 24 // 8
+    written.set()
+    settled(source)
+    assert source._buffers.made <= 24 // 8
     source.close()
 
 

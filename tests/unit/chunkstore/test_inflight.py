@@ -16,7 +16,7 @@ from versionfs.errors import StorageTransientError
 from versionfs.types import PackId
 
 
-def _holds(_bytes: int) -> None:
+def _holds(_bytes: int, _idle: bool) -> None:
     pass
 
 
@@ -124,14 +124,14 @@ def test_a_request_that_failed_holds_no_memory() -> None:
             raise StorageTransientError("the store is away") from error
 
     requests = InFlight(
-        get, lambda _fetch, _data: None, lambda _pack, _number: False, lambda _: ended.release(), 2
+        get, lambda _fetch, _data: None, lambda _pack, _number: False, lambda *_: ended.release(), 2
     )
     gc.disable()
     try:
         for number in range(4):
             requests.ask(PackId(b"a" * 32), [number], demand=False)
-            ended.acquire()
-            ended.acquire()
+            for _ in range(3):  # It is sent, has failed, and is over.
+                assert ended.acquire(timeout=20)
         requests.close()
         assert len(made) == 4
         assert [memory() for memory in made] == [None] * 4
@@ -141,7 +141,11 @@ def test_a_request_that_failed_holds_no_memory() -> None:
 
 def test_what_arrived_and_is_being_written_is_not_on_its_way_any_more() -> None:
     """What is kept in memory counts it already."""
-    told: list[int] = []
+    told: list[tuple[int, bool]] = []
+
+    def holds(awaited: int, idle: bool) -> None:
+        told.append((awaited, idle))
+
     arriving, written = threading.Event(), threading.Event()
 
     def arrived(_fetch: Fetch, _data: object) -> None:
@@ -152,13 +156,14 @@ def test_what_arrived_and_is_being_written_is_not_on_its_way_any_more() -> None:
         lambda fetch: bytes(fetch.count * GRANULE_BYTES),
         arrived,
         lambda _pack, _number: False,
-        told.append,
+        holds,
         2,
     )
     requests.ask(PackId(b"a" * 32), [0, 1], demand=True)
     assert arriving.wait(20)
-    assert told == [2 * GRANULE_BYTES, 0]
+    assert told == [(2 * GRANULE_BYTES, False), (0, False)]
     assert requests._running_bytes == 2 * GRANULE_BYTES
     written.set()
     requests.close()
     assert requests._running_bytes == 0
+    assert told[2:] == [(0, True)]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
@@ -254,6 +255,27 @@ def test_small_files_are_read_in_batches_without_the_interpreter(
             found = content(store, os.fsencode(path.relative_to(source)))
             assert found == path.read_bytes()
     assert bring(store, source).files_read <= 1
+
+
+@pytest.mark.skipif(syscalls._compiled is None, reason="not compiled here")
+def test_files_that_are_not_read_at_once_are_read_by_threads_where_that_is_slow(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_BATCHES_IN_FLIGHT", 1)
+    for number in range(150):
+        write(source / f"{number:03d}", os.urandom(100_000))
+    threads: Counter[bool] = Counter()
+    whole = reading.read_whole
+
+    def read_whole(*arguments: Any) -> Any:
+        threads[threading.current_thread() is threading.main_thread()] += 1
+        time.sleep(0.002)
+        return whole(*arguments)
+
+    monkeypatch.setattr(reading, "read_whole", read_whole)
+    assert bring(store, source).files_read == 150
+    assert threads.total() == 150
+    assert threads[False] > 75
 
 
 def test_files_opened_ahead_are_closed_when_an_import_fails(

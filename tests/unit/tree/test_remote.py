@@ -26,7 +26,7 @@ from versionfs.errors import CorruptionError
 from versionfs.objectstore import WouldBlock, may_block, never_blocking
 from versionfs.repo import Store
 from versionfs.repo.format import FORMAT_KEY, StoreFormat
-from versionfs.tree import build_directory, directory_entry
+from versionfs.tree import build_directory, directory_entry, readahead
 from versionfs.tree.readahead import FIRST_BYTES
 from versionfs.types import Entry, NodeRef
 
@@ -183,7 +183,10 @@ def test_a_thread_that_may_not_block_gets_all_of_a_read_with_one_fetch(
         assert content.read(MIB, 3 * MIB) == data[MIB : 4 * MIB]
 
 
-def test_a_closed_reader_stops_what_is_read_ahead(large: tuple[Entry, bytes], remote: Open) -> None:
+def test_a_closed_reader_stops_what_is_read_ahead(
+    large: tuple[Entry, bytes], remote: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readahead, "MOST_BYTES", 24 * MIB)
     entry, data = large
     store, objects = remote(latency=0.02)
     content = store.contents.open(entry)
@@ -192,7 +195,7 @@ def test_a_closed_reader_stops_what_is_read_ahead(large: tuple[Entry, bytes], re
     content.close()
     settle(store)
     received = objects.received
-    assert received < 40 * MIB + 104 * MIB
+    assert received < 40 * MIB + 48 * MIB
     settle(store)
     assert objects.received == received
     assert content.read(41 * MIB, MIB) == data[41 * MIB : 42 * MIB]
