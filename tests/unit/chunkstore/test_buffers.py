@@ -211,7 +211,7 @@ def test_memory_is_given_back_once_what_came_is_written(
     assert source._buffers.made > 24 // 8
     written.set()
     settled(source)
-    assert source._buffers.made <= 24 // 8
+    assert source._buffers.made <= 24 // 8 + 1, "the last one may still be in hand"
     source.close()
 
 
