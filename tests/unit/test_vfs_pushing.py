@@ -192,6 +192,28 @@ def test_files_of_one_block_are_pushed_together_where_there_is_no_order(mount):
     assert read <= COUNT * SIZE // 60_000 + 2
 
 
+def test_where_the_kernel_knows_only_what_it_opens_little_is_tried(mount, monkeypatch):
+    """Files are looked up by names that were known before, not listed."""
+    folder = mount.ask["lookup"](ROOT_NUMBER, b"d")[0][0]
+    pusher = mount.files.pusher
+    number, asked = pusher._number, []
+
+    def counted(*args):
+        asked.append(args)
+        return number(*args)
+
+    monkeypatch.setattr(pusher, "_number", counted)
+    # Each the first of its block, as if the others had been given up.
+    order = list(range(0, COUNT, 8))
+    random.Random(3).shuffle(order)
+    for at in order:
+        name = b"f%03d" % at
+        mount.names[name] = mount.ask["lookup"](folder, name)[0][0]
+        assert mount.open(name) == [name]
+    assert len(asked) <= 2 * 3
+    mount.check()
+
+
 def test_what_cannot_be_pushed_is_passed_over(mount):
     mount.show(b"odd")
     for number in range(3):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
@@ -34,6 +34,9 @@ _AHEAD_BYTES: Final = 128 * 1024
 _AHEAD_FILES: Final = 16
 _MATES: Final = 16
 """Files pushed with one that shares their block."""
+_VAIN: Final = 2
+"""After so many that had nothing beside them to push, only one in ``_RARELY`` is looked at."""
+_RARELY: Final = 16
 _SKIPPED: Final = 16
 """Entries looked at in one step that are nothing to push."""
 _GROUPS: Final = 4_096
@@ -64,10 +67,10 @@ class _Run(Generic[G]):
 class _Seen(Generic[G]):
     """What was opened of a leaf: how many, which was last, how many followed one another."""
 
-    __slots__ = ("count", "in_order", "last", "run")
+    __slots__ = ("count", "in_order", "last", "run", "vain")
 
     def __init__(self) -> None:
-        self.count = self.in_order = 0
+        self.count = self.in_order = self.vain = 0
         self.last = -1
         self.run: _Run[G] | None = None
 
@@ -125,13 +128,30 @@ class Pusher(Generic[G]):
         seen = self._note(group, index)
         if seen.in_order >= _FEW:
             self._go_on(seen, group, leaf, index)
-        elif seen.count > _FEW and self._contents.blocks_read != before:
+        elif (
+            seen.count > _FEW
+            and self._contents.blocks_read != before
+            and (seen.vain < _VAIN or seen.count % _RARELY == 0)
+        ):
             with suppress(WouldBlock, VersionFSError):
-                for mate in _mates(leaf, index):
-                    if push := self._push(group, leaf, mate):
-                        pushes.append(push)
-                        self._contents.pushed_along += 1
+                self._push_mates(group, leaf, index, pushes)
+            seen.vain = seen.vain + 1 if len(pushes) == 1 else 0
         return pushes
+
+    def _push_mates(self, group: G, leaf: Leaf, index: int, pushes: list[Push]) -> None:
+        """Adds files beside one that share its block, up to the first that is not to be pushed.
+
+        Where files are looked up by names that were known before, the kernel knows none of them.
+        """
+        for way in (range(index + 1, leaf.count), range(index - 1, -1, -1)):
+            for mate in way:
+                if len(pushes) > _MATES or not _share_block(leaf, index, mate):
+                    break
+                push = self._push(group, leaf, mate)
+                if push is None:
+                    break
+                pushes.append(push)
+                self._contents.pushed_along += 1
 
     def came(self, number: int) -> bool:
         """Takes notice that a marked file was opened; whether there may be more to push now."""
@@ -244,18 +264,8 @@ class Pusher(Generic[G]):
             del self._ahead[number]
 
 
-def _mates(leaf: Leaf, index: int) -> Iterator[int]:
-    """Yields entries next to one that share its block: those behind it first."""
-    where = leaf.location(index)
-    if where is None:
-        return
-    left = _MATES
-    for way in (range(index + 1, leaf.count), range(index - 1, -1, -1)):
-        for other in way:
-            at = leaf.location(other)
-            if at is None or at.block_offset != where.block_offset or at.pack != where.pack:
-                break
-            if not left:
-                return
-            left -= 1
-            yield other
+def _share_block(leaf: Leaf, one: int, other: int) -> bool:
+    here, there = leaf.location(one), leaf.location(other)
+    if here is None or there is None:
+        return False
+    return here.block_offset == there.block_offset and here.pack == there.pack
