@@ -208,14 +208,12 @@ class BranchRequests:
     def to_push_now(self, inode: int) -> list[Push] | None:
         """Returns what to push to the kernel's cache when a file was just opened, if anything."""
         branch, local = self._branches.of(inode)
-        pushes = branch.workspace.files.to_push(local)
-        return pushes and [(branch.number(number), data) for number, data in pushes]
+        return _shown(branch, branch.workspace.files.to_push(local))
 
     def push_ahead_now(self, inode: int) -> list[Push] | None:
         """Returns what to push ahead of files of a branch that are read in order, None: nothing."""
         branch, _ = self._branches.of(inode)
-        pushes = branch.workspace.files.pusher.step()
-        return pushes and [(branch.number(number), data) for number, data in pushes]
+        return _shown(branch, branch.workspace.files.pusher.step())
 
     def read_now(self, handle: int, offset: int, size: int) -> Pieces:
         """Returns bytes of a file."""
@@ -268,3 +266,8 @@ class BranchRequests:
     def releasedir_now(self, handle: int) -> None:
         """Closes a directory."""
         self._branches.releasedir(handle)
+
+
+def _shown(branch: Branch, pushes: list[Push] | None) -> list[Push] | None:
+    """Returns what a workspace pushes, by the numbers of the mount."""
+    return pushes and [(branch.number(number), data) for number, data in pushes]
