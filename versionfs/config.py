@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from versionfs.author import default_author
 from versionfs.errors import InvalidInputError
 
 _APPLICATION: Final = "versionfs"
@@ -133,7 +133,7 @@ def load_settings(
         cache_dir=_path(values["cache_dir"], config) if "cache_dir" in values else cache,
         state_dir=_path(values["state_dir"], config) if "state_dir" in values else state,
         config_file=config_file,
-        author=values.get("author") or _default_author(environ),
+        author=values.get("author") or default_author(environ),
         s3_endpoint=values.get("s3_endpoint"),
         default_store=not named and "store" not in values,
         **numbers,
@@ -242,13 +242,3 @@ def _path(text: str, base: Path) -> Path:
     except RuntimeError as error:
         raise InvalidInputError(f"{text!r} is not a path: {error}") from error
     return Path(os.path.abspath(base / expanded))
-
-
-def _default_author(environ: Mapping[str, str]) -> str:
-    user = environ.get("LOGNAME") or environ.get("USER")
-    if not user:
-        try:
-            user = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:  # a container with a user id that no file knows
-            user = f"uid{os.getuid()}"
-    return f"{user}@{os.uname().nodename}"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from versionfs.cli.formats import count, human_size, local_time, one_line, quote, signed_size
+from versionfs.cli.formats import local_time, one_line, quote, signed_size
+from versionfs.readable import count, human_size
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from versionfs.cli.formats import count, kind_name
+from versionfs.cli.formats import kind_name
+from versionfs.readable import count
 from versionfs.types import Kind
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from versionfs.cli.command import command
-from versionfs.cli.formats import count, human_size
 from versionfs.cli.progress import shown_progress
 from versionfs.cli.session import Session
 from versionfs.errors import (
@@ -18,6 +17,7 @@ from versionfs.errors import (
     NotFoundError,
     UnsupportedFormatError,
 )
+from versionfs.readable import count, human_size
 from versionfs.types import short
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from versionfs.cli.command import command
-from versionfs.cli.formats import human_size, quote, signed_size, text_of
+from versionfs.cli.formats import quote, signed_size, text_of
 from versionfs.cli.output import Column, Output
 from versionfs.cli.session import Session
 from versionfs.errors import InvalidInputError, NotFoundError
+from versionfs.readable import human_size
 from versionfs.tree.diffing import Change
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from versionfs.cli.command import command
-from versionfs.cli.formats import count, human_size
 from versionfs.cli.progress import shown_progress
 from versionfs.cli.session import Session
+from versionfs.readable import count, human_size
 
 
 @command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from datetime import UTC, datetime
 
+from versionfs.readable import human_size
 from versionfs.types import Entry, Kind
 
 NANOSECONDS = 1_000_000_000
@@ -90,24 +91,10 @@ def screen_time(time_ns: int) -> str:
     return text if text.startswith("@") else text[:16].replace("T", " ")
 
 
-def human_size(size_bytes: int) -> str:
-    """Returns a number of bytes in the binary unit that suits it: ``12 B``, ``3.4 MiB``."""
-    import humanize
-
-    text = humanize.naturalsize(size_bytes, binary=True)
-    return text.replace(" Bytes", " B").replace(" Byte", " B")
-
-
 def signed_size(size_bytes: int) -> str:
     """Returns a difference of bytes for people, with its sign."""
     sign = "-" if size_bytes < 0 else "+"
     return sign + human_size(abs(size_bytes))
-
-
-def count(number: int, singular: str, plural: str | None = None) -> str:
-    """Returns a number with its noun: ``1 file``, ``12,000 files``."""
-    noun = singular if number == 1 else (plural or singular + "s")
-    return f"{number:,} {noun}"
 
 
 def ratio(part: int, whole: int) -> float | None:

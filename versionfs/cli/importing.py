@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from versionfs.cli.command import command, metadata_option
-from versionfs.cli.formats import count, human_size, one_line, ratio, text_of
+from versionfs.cli.formats import one_line, ratio, text_of
 from versionfs.cli.progress import shown_progress
 from versionfs.cli.session import Session
 from versionfs.errors import InvalidInputError, NotFoundError, ReadOnlyError
+from versionfs.readable import count, human_size
 from versionfs.types import short
 
 if TYPE_CHECKING:

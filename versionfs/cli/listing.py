@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from versionfs.cli.command import command
-from versionfs.cli.formats import (
-    human_size,
-    local_time,
-    mode_text,
-    quote,
-    screen_time,
-)
+from versionfs.cli.formats import local_time, mode_text, quote, screen_time
 from versionfs.cli.output import Column, Output
 from versionfs.cli.session import Session
+from versionfs.readable import human_size
 from versionfs.types import Kind, short
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from versionfs.cli.command import command, group
-from versionfs.cli.formats import count
 from versionfs.cli.session import Session
 from versionfs.errors import InvalidInputError
+from versionfs.readable import count
 
 if TYPE_CHECKING:
     from versionfs.repo import Repository

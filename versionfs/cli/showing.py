@@ -8,8 +8,6 @@ import click
 
 from versionfs.cli.command import command
 from versionfs.cli.formats import (
-    count,
-    human_size,
     kind_name,
     local_time,
     mode_text,
@@ -19,6 +17,7 @@ from versionfs.cli.formats import (
     text_of,
 )
 from versionfs.cli.session import Session
+from versionfs.readable import count, human_size
 from versionfs.types import Kind, short
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from versionfs.cli.command import command
-from versionfs.cli.formats import human_size
 from versionfs.cli.session import Session
+from versionfs.readable import human_size
 
 if TYPE_CHECKING:
     from versionfs.repo import Store

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from versionfs.cli.command import command, metadata_option
-from versionfs.cli.formats import count, human_size, quote, text_of
+from versionfs.cli.formats import quote, text_of
 from versionfs.cli.session import Session
 from versionfs.errors import InvalidInputError, NotFoundError
+from versionfs.readable import count
 from versionfs.types import short
 
 if TYPE_CHECKING:
@@ -196,9 +197,14 @@ def commit_command(
 
     # A commit of nothing, too, may have moved the folder to what others committed meanwhile.
     result = _in_workspace(session, target, work, moves=True)
-    for path, kind in result["skipped"]:
-        session.note(f"left out: {quote(os.fsencode(path))} is {kind}")
+    note_skipped(session, result["skipped"])
     _write_commit(session, target, result)
+
+
+def note_skipped(session: Session, skipped: Sequence[Sequence[str]]) -> None:
+    """Names what a commit could not hold, as (path, what it is)."""
+    for path, kind in skipped:
+        session.note(f"left out: {quote(os.fsencode(path))} is {kind}")
 
 
 def _in_workspace(
@@ -260,16 +266,9 @@ def _write_commit(session: Session, target: Target, result: dict[str, Any]) -> N
         }
         session.output.document(value)
     elif changed:
-        stored = (
-            f"{human_size(result['new_bytes'])} new, {human_size(result['stored_bytes'])} stored"
-        )
-        joined = ", on top of what others committed" if result["merged"] else ""
-        commit = short(bytes.fromhex(result["commit"]))
-        files = result["files"]
-        what = count(files, "changed file") if files else "names and attributes only"
-        session.output.line(
-            f"{branch} {commit}: {what}, {stored}{joined} ({result['seconds']:.1f} s)"
-        )
+        # A daemon that was there before an upgrade has no summary.
+        told = result.get("summary") or short(bytes.fromhex(result["commit"]))
+        session.output.line(f"{branch} {told}")
 
 
 @command(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from versionfs.readable import count, human_size
 from versionfs.tree import Change
-from versionfs.types import NO_STAMP, Entry, Kind
+from versionfs.types import NO_STAMP, Entry, Kind, short
 from versionfs.workspace import CommitResult, encode_base
 
 
@@ -35,7 +36,7 @@ def decode_change(value: dict[str, Any]) -> Change:
 
 
 def encode_result(result: CommitResult) -> dict[str, Any]:
-    """Returns what a commit did as JSON; commits by their ids."""
+    """Returns what a commit did as JSON; commits by their ids, ``summary`` for people."""
     return {
         "commit": None if result.commit is None else result.commit.id.hex(),
         "head": result.head.id.hex(),
@@ -47,7 +48,22 @@ def encode_result(result: CommitResult) -> dict[str, Any]:
         "read_bytes": result.read_bytes,
         "seconds": result.seconds,
         "skipped": [[os.fsdecode(path), what] for path, what in result.skipped],
+        "summary": _summary(result),
     }
+
+
+def _summary(result: CommitResult) -> str | None:
+    """Returns a line on a commit, to stand behind the name of its branch; None if there is none."""
+    if result.commit is None:
+        return None
+    files = result.files
+    what = count(files, "changed file") if files else "names and attributes only"
+    new, stored = human_size(result.new_bytes), human_size(result.stored_bytes)
+    joined = ", on top of what others committed" if result.merged else ""
+    return (
+        f"{short(result.commit.id)}: {what}, {new} new, {stored} stored{joined}"
+        f" ({result.seconds:.1f} s)"
+    )
 
 
 def _encode(entry: Entry) -> list[Any]:

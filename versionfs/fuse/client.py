@@ -25,6 +25,7 @@ from versionfs.syscalls import syncfs
 from versionfs.types import NodeRef
 from versionfs.workspace.base import decode_base
 from versionfs.workspace.places import folder_in, owner_of
+from versionfs.writeback import write_back
 
 if TYPE_CHECKING:
     from versionfs.tree import Change
@@ -35,9 +36,6 @@ _ASK_SECONDS: Final = 2.0
 """How often it is looked whether a daemon that does not answer is still alive."""
 
 _NOTIFY_SECONDS: Final = 5.0
-
-_SETTLE_SECONDS: Final = 1.0
-_CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 
 
 def workspace_in_mount(settings: Settings, repository: str, branch: str) -> MountedWorkspace | None:
@@ -139,24 +137,7 @@ class MountedWorkspace:
 
         Only a process that is not the daemon can wait for that.
         """
-        try:
-            mountpoint = os.open(
-                self._record.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            )
-        except OSError:
-            return  # It is unmounted already: then nothing is left in the kernel.
-        try:
-            with suppress(OSError):  # Who maps a file can ask for that himself, and is told.
-                syncfs(mountpoint)
-            device = os.fstat(mountpoint).st_dev
-        finally:
-            os.close(mountpoint)
-        # The kernel does not wait until the daemon has read the last of the requests.
-        waiting = _CONNECTIONS / str(os.minor(device)) / "waiting"
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        with suppress(OSError, ValueError):
-            while int(waiting.read_text()) and time.monotonic() < deadline:
-                time.sleep(0.001)
+        write_back(self._record.mountpoint, syncfs)
 
     def status(self) -> NodeRef:
         """Returns the base: the commit that the changes are on top of."""
