@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final
 
+from versionfs.chunkstore.folders import Folders, changed_prefixes, times_of
 from versionfs.chunkstore.parallel import in_order
 from versionfs.chunkstore.segments import SEGMENT_PREFIX, SegmentPack, decode_segment
 from versionfs.errors import CorruptionError, NotFoundError, UnsupportedFormatError
 from versionfs.index import ChunkIndex, IndexDamagedError
-from versionfs.objectstore import ObjectStore
+from versionfs.objectstore import LocalStore, ObjectStore
 from versionfs.pack import HEADER_BYTES, PackIndex, PackKind, pack_key, read_index
 from versionfs.types import PackId
 
@@ -75,9 +77,11 @@ def sync_index(
     progress: Progress | None = None,
     *,
     connections: int = 8,
+    quick: bool = False,
 ) -> int:
     """Adds packs that the index lacks, forgets those that are gone; returns how many were added.
 
+    ``quick`` leaves folders unlisted that are as they were, where the store is local.
     A pack whose index cannot be read is left out and logged: nothing is deduplicated against it.
     ``progress`` is called with the packs done and their number. At most ``connections`` requests go
     out at once.
@@ -88,7 +92,7 @@ def sync_index(
         known = index.known_packs()
     except IndexDamagedError:
         known = {}
-    present = packs_in_store(objects, connections)
+    present, folders = _present(objects, index, known, connections, quick=quick)
     # One of another size is damaged: nothing may be deduplicated against it.
     gone = {pack for pack, size in known.items() if present.get(pack) != size}
     if gone:
@@ -99,8 +103,25 @@ def sync_index(
         index.forget_packs(gone)
     _note_found(index, present)
     missing = {pack: present[pack] for pack in sorted(present.keys() - known)}
-    if not missing:
-        return 0
+    total = len(missing)
+    if missing:
+        _add_missing(objects, index, missing, present, progress, connections)
+    if folders is not None:
+        # Not before: what is in a folder that is as it was must be in the index.
+        with contextlib.suppress(IndexDamagedError):
+            index.put_folders(folders.encode())
+    return total
+
+
+def _add_missing(
+    objects: ObjectStore,
+    index: ChunkIndex,
+    missing: dict[bytes, int],
+    present: dict[bytes, int],
+    progress: Progress | None,
+    connections: int,
+) -> None:
+    """Adds packs that the index lacks, and takes them out of ``missing``."""
     total = len(missing)
 
     def report() -> None:
@@ -112,7 +133,37 @@ def sync_index(
     _add_segments(objects, index, missing, present, report, threads)
     _add_packs(objects, index, missing, report, threads)
     log.info("indexed %d packs", total)
-    return total
+
+
+def _present(
+    objects: ObjectStore,
+    index: ChunkIndex,
+    known: dict[bytes, int],
+    connections: int,
+    *,
+    quick: bool,
+) -> tuple[dict[bytes, int], Folders | None]:
+    """Returns the packs in the store as ``packs_in_store`` does, and what to remember afterwards.
+
+    Where nothing changed it is what ``known`` says.
+    """
+    if not isinstance(objects, LocalStore):
+        return packs_in_store(objects, connections), None
+    now_ns, times = time.time_ns(), times_of(objects.local_path("packs"))
+    before = None
+    with contextlib.suppress(IndexDamagedError):
+        before = Folders.decode(index.folders())
+    # Nothing known: another process has made the index anew meanwhile.
+    if before is not None and known and quick and before.are_recent(now_ns):
+        same = before.same(times)
+        present = {pack: size for pack, size in known.items() if same[pack[0]]}
+        for prefix in changed_prefixes(same):
+            present.update(_listed(objects, prefix))
+        worth = before.is_worth_writing(times)
+        return present, before._replace(times=times) if worth else None
+    present = packs_in_store(objects, connections)
+    worth = before is None or not before.are_recent(now_ns) or before.is_worth_writing(times)
+    return present, Folders(now_ns, times) if worth else None
 
 
 def _note_found(index: ChunkIndex, present: dict[bytes, int]) -> None:

@@ -255,6 +255,22 @@ class ChunkIndex:
             lambda transaction: self._put_lost(transaction, self._lost(transaction) - back)
         )
 
+    def folders(self) -> bytes:
+        """Returns what :meth:`put_folders` put; empty if nothing."""
+
+        def work(transaction: lmdb.Transaction) -> bytes:
+            return bytes(transaction.get(b"folders", db=self._environment.database(b"meta")) or b"")
+
+        return self._environment.read(work)
+
+    def put_folders(self, value: bytes) -> None:
+        """Remembers how the folders of packs were, whose packs are all here."""
+        self._environment.write(
+            lambda transaction: transaction.put(
+                b"folders", value, db=self._environment.database(b"meta")
+            )
+        )
+
     def _lost(self, transaction: lmdb.Transaction) -> set[bytes]:
         value = bytes(transaction.get(b"lost-packs", db=self._environment.database(b"meta")) or b"")
         return {value[at : at + ID_BYTES] for at in range(0, len(value), ID_BYTES)}

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = b"4"
 DATABASES: Final = (
-    b"meta",  # b"schema" -> SCHEMA_VERSION; b"next-pack" -> u32; b"lost-packs" -> ids (chunks.py)
+    b"meta",  # b"schema" -> SCHEMA_VERSION; b"next-pack" -> u32; b"lost-packs" -> ids (chunks.py);
+    # b"folders" -> how the folders of packs were (chunkstore/folders.py)
     b"chunks",  # chunk id -> row (chunks.py)
     b"packs",  # pack id -> pack number u32 big-endian, size u64, kind u8 (absent in old rows)
     b"pack-numbers",  # pack number u32 big-endian -> pack id

@@ -206,9 +206,14 @@ class Store:
             adopt=_adopt_into(source),
         )
 
-    def sync_index(self) -> int:
-        """Brings the index in line with the packs in the store; returns how many were added."""
-        return sync_index(self.objects, self.index, connections=self.settings.s3_connections)
+    def sync_index(self, *, quick: bool = False) -> int:
+        """Brings the index in line with the packs in the store; returns how many were added.
+
+        ``quick`` leaves what is as it was within the last hour, by its folder, where it is.
+        """
+        return sync_index(
+            self.objects, self.index, connections=self.settings.s3_connections, quick=quick
+        )
 
     # Repositories
 

@@ -120,13 +120,11 @@ class Committing:
             head, _ = self._head()
             self._result = CommitResult(None, head, head.ref != base.ref, 0, 0, 0, 0, 0.0)
             return
-        store.sync_index()
+        store.sync_index(quick=True)
         with Pipeline(store, unread) as pipeline:
             build = Build(store, pipeline, self._frozen, self._workspace.records.staging)
             ours = build.run()
             self._skipped = build.built.skipped
-            pipeline.metadata.finish()
-            ours = _resolved(pipeline, ours)
             commit, head, merged = self._advance(pipeline, ours)
             pipeline.metadata.finish()
             written = pipeline.chunks.statistics()
@@ -184,6 +182,9 @@ class Committing:
 
     def _merged(self, pipeline: Pipeline, ours: Entry, head: Commit) -> Entry:
         store = self._workspace.store
+        # To be read it must be in the store; else it goes into one pack with the commit.
+        pipeline.metadata.finish()
+        ours = _resolved(pipeline, ours)
         result = merge_trees(store.trees, pipeline.metadata, self._base.root, ours, head.root)
         overlaps = [(conflict.path or b".", _told(conflict)) for conflict in result.conflicts]
         # A fifo is in no tree. It would hide what others made, and the next commit delete that.

@@ -1,0 +1,83 @@
+"""Which folders of packs are as they were when they were listed, in a store in a local folder.
+
+To list all packs takes a look at each, and a commit would do that before anything else. A folder
+whose mtime is what it was has the names that it had. That a file was cut short, or overwritten, it
+does not tell: all are listed again within the hour.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+FOLDERS: Final = 256
+FULL_SECONDS: Final = 3600.0
+"""How long the folders are trusted after all packs were listed."""
+
+_SETTLED_NS: Final = 2_000_000_000
+"""An mtime may be as old as this and yet come again, with another name in the folder: clocks have
+steps."""
+_FORMAT: Final = struct.Struct(f"<q{FOLDERS}q")
+_WORTH: Final = 16
+"""Folders that are listed anew each time before it is written down how they are: to write waits for
+the disk."""
+
+Times = tuple[int, ...]
+"""The mtime in ns of each folder; 0 for one that has to be listed."""
+
+
+class Folders(NamedTuple):
+    """What is remembered: when all packs were listed, in ns, and the times since."""
+
+    listed_ns: int
+    times: Times
+
+    def encode(self) -> bytes:
+        """Returns it as bytes."""
+        return _FORMAT.pack(self.listed_ns, *self.times)
+
+    @classmethod
+    def decode(cls, value: bytes) -> Folders | None:
+        """Returns what was encoded; None for anything else."""
+        if len(value) != _FORMAT.size:
+            return None
+        listed_ns, *times = _FORMAT.unpack(value)
+        return cls(listed_ns, tuple(times))
+
+    def are_recent(self, now_ns: int) -> bool:
+        """Whether all packs were listed not long ago."""
+        return 0 <= now_ns - self.listed_ns < FULL_SECONDS * 1e9
+
+    def same(self, now: Times) -> list[bool]:
+        """Tells of each folder whether it is as it was."""
+        return [old == new != 0 for old, new in zip(self.times, now, strict=True)]
+
+    def is_worth_writing(self, now: Times) -> bool:
+        """Whether so many folders changed that they should be remembered as they are now."""
+        return self.same(now).count(False) - now.count(0) >= _WORTH
+
+
+def times_of(packs: Path) -> Times:
+    """Returns the times of the folders below ``packs``; before they are listed.
+
+    A folder that is missing, or changed just now, has to be listed: it has 0.
+    """
+    latest = time.time_ns() - _SETTLED_NS
+    top = os.fspath(packs)
+    times = [0] * FOLDERS
+    for first in range(FOLDERS):
+        with suppress(OSError):
+            changed = os.stat(f"{top}/{first:02x}").st_mtime_ns
+            if changed < latest:
+                times[first] = changed
+    return tuple(times)
+
+
+def changed_prefixes(same: Sequence[bool]) -> list[str]:
+    """Returns the key prefixes of the folders that have to be listed."""
+    return [f"packs/{first:02x}/" for first, is_same in enumerate(same) if not is_same]
