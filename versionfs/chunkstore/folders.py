@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -68,14 +68,24 @@ def times_of(packs: Path) -> Times:
     A folder that is missing, or changed just now, has to be listed: it has 0.
     """
     latest = time.time_ns() - _SETTLED_NS
-    top = os.fspath(packs)
     times = [0] * FOLDERS
-    for first in range(FOLDERS):
-        with suppress(OSError):
-            changed = os.stat(f"{top}/{first:02x}").st_mtime_ns
-            if changed < latest:
-                times[first] = changed
+    with suppress(OSError), _opened(packs) as descriptor, os.scandir(descriptor) as entries:
+        for entry in entries:
+            with suppress(OSError, ValueError, IndexError):
+                changed = entry.stat().st_mtime_ns
+                if changed < latest and len(entry.name) == 2:
+                    times[int(entry.name, 16)] = changed
     return tuple(times)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    # Below a descriptor the kernel looks up one name, not a path.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def changed_prefixes(same: Sequence[bool]) -> list[str]:

@@ -26,6 +26,7 @@ from versionfs.syscalls import reads_at_once, seen
 from versionfs.transfer.ahead import Ahead, InThread, open_ahead
 from versionfs.transfer.attributes import Attributes, read_xattrs
 from versionfs.transfer.edited import EditedFile
+from versionfs.transfer.executors import PatientExecutor
 from versionfs.transfer.leftovers import remove_leftovers
 from versionfs.transfer.reading import (
     WHOLE_BYTES,
@@ -91,6 +92,8 @@ class Pipeline:
         store: Store,
         failed: Callable[[bytes, str], None],
         progress: Callable[[ImportProgress], None] | None = None,
+        *,
+        little: bool = False,
     ) -> None:
         """Makes a pipeline.
 
@@ -98,19 +101,22 @@ class Pipeline:
             store: where to store.
             failed: is told each file that cannot be read, with the reason.
             progress: is told now and then how far it is.
+            little: whether there may be little to store: threads begin when there is more.
         """
+        # To put a pack behind a network takes long, however small it is.
+        first = 1 if little and store.objects.is_local else 0
         self._store = store
         self._failed = failed
         self._progress = progress
         self._reported = 0.0
-        self._workers = ThreadPoolExecutor(2, thread_name_prefix="compress")
-        self._packer = ThreadPoolExecutor(1, thread_name_prefix="pack")
+        self._workers = PatientExecutor(2, "compress", first=first)
+        self._packer = PatientExecutor(1, "pack", first=first)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         # Data packs in any order; metadata packs one after the other, beside them.
         seals = _SEALS if store.objects.is_local else _UPLOADS
-        self._seals = ThreadPoolExecutor(seals, thread_name_prefix="seal")
-        self._metadata_seals = ThreadPoolExecutor(1, thread_name_prefix="seal-metadata")
+        self._seals = PatientExecutor(seals, "seal", first=first)
+        self._metadata_seals = PatientExecutor(1, "seal-metadata", first=first)
         self.segments: SegmentWriter = store.segment_writer()
         self.chunks = ChunkWriter(
             store.objects,

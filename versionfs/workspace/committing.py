@@ -121,7 +121,7 @@ class Committing:
             self._result = CommitResult(None, head, head.ref != base.ref, 0, 0, 0, 0, 0.0)
             return
         store.sync_index(quick=True)
-        with Pipeline(store, unread) as pipeline:
+        with Pipeline(store, unread, little=True) as pipeline:
             build = Build(store, pipeline, self._frozen, self._workspace.records.staging)
             ours = build.run()
             self._skipped = build.built.skipped

@@ -58,7 +58,7 @@ def _ours(bench: Bench, store: Path, tree: Path, *, direct: bool) -> Iterator[Co
         if direct:
             yield partial(daemon.commit, "one")
         else:
-            yield partial(bench.ours.run, store, "commit", "set", "-m", "one")
+            yield partial(bench.ours.run_in, daemon.branch, store, "commit", "-m", "one")
 
 
 @contextmanager

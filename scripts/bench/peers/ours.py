@@ -14,6 +14,8 @@ from scripts.bench.peers.base import Peer
 from scripts.bench.programs import ROOT, ProgramError, command
 from versionfs.fuse import control
 
+_SCRIPT = ROOT / "scripts" / "bench" / "bin" / "versionfs"
+
 
 class Versionfs(Peer):
     """A store is a home of its own, with one repository, ``set``."""
@@ -29,11 +31,15 @@ class Versionfs(Peer):
 
     def run(self, store: Path, *words: str | Path) -> str:
         """Runs the command line."""
-        return command(*self.words(*words), environment=self.environment(store), folder=self.code)
+        return self.run_in(self.code, store, *words)
+
+    def run_in(self, folder: Path, store: Path, *words: str | Path) -> str:
+        """Runs the command line in a folder."""
+        return command(*self.words(*words), environment=self.environment(store), folder=folder)
 
     def words(self, *words: str | Path) -> list[str | Path]:
         """Returns how the command line is called."""
-        return [sys.executable, "-m", "versionfs", *words]
+        return [sys.executable, _SCRIPT, *words]
 
     def environment(self, store: Path) -> dict[str, str]:
         """Returns the environment that makes a store the one that is used."""
