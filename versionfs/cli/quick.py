@@ -25,7 +25,18 @@ _REF = "user.versionfs.ref"
 _STORE = "user.versionfs.store"
 _STATE = "user.versionfs.state"
 _OPTIONS = {"-m": "message", "--message": "message", "--author": "author"}
-_HARMLESS = "VERSIONFS_HOME"
+_HOME = "VERSIONFS_HOME"
+SAY_MORE = (
+    "VERSIONFS_STORE",
+    "VERSIONFS_S3_ENDPOINT",
+    "VERSIONFS_TIMEOUT",
+    "VERSIONFS_CACHE_SIZE",
+    "VERSIONFS_DEBUG",
+    "VERSIONFS_ACCELERATOR",
+    "_VERSIONFS_COMPLETE",
+    "_VFS_COMPLETE",
+)
+"""The environment variables that change what a command does, but for where its files are."""
 _ANSWER_BYTES = 65536
 
 
@@ -88,12 +99,9 @@ def _arguments(words: Sequence[str]) -> dict[str, str] | None:
 
 def _is_plain(environ: Mapping[str, str]) -> bool:
     """Whether no setting, and no completion, has a say: only then nothing needs to be read."""
-    for key, value in environ.items():
-        if key.startswith("VERSIONFS_") and key != _HARMLESS and value:
-            return False
-        if key in ("_VERSIONFS_COMPLETE", "_VFS_COMPLETE"):
-            return False
-    folder = environ.get(_HARMLESS)
+    if any(environ.get(name) for name in SAY_MORE):
+        return False
+    folder = environ.get(_HOME)
     if not folder:
         folder = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
         folder += "/versionfs"
