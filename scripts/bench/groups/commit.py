@@ -37,6 +37,8 @@ def measure(bench: Bench) -> None:
         for number in range(bench.rounds):
             for name in alternated(list(contenders), number):
                 with contenders[name]() as commit:
+                    # Whoever waits for the disk would wait for what the one before has written.
+                    os.sync()
                     if key == "commit.cold":
                         drop_caches()
                     bench.note(key, name, timed(commit))
