@@ -13,14 +13,14 @@ _CONNECTIONS = "/sys/fs/fuse/connections"
 _SETTLE_SECONDS = 1.0
 
 
-def write_back(mountpoint: str, syncfs: Callable[[int], None]) -> None:
+def write_back(place: str, syncfs: Callable[[int], None]) -> None:
     """Has the kernel give the daemon what programs wrote through shared mappings.
 
-    Only a process that is not the daemon can wait for that. ``syncfs`` is the system call, for a
-    descriptor.
+    Only a process that is not the daemon can wait for that. ``place`` is a folder in the mount,
+    ``syncfs`` the system call, for a descriptor.
     """
     try:
-        folder = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return  # It is unmounted already: then nothing is left in the kernel.
     try:

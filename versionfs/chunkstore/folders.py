@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -53,13 +53,13 @@ class Folders(NamedTuple):
         """Whether all packs were listed not long ago."""
         return 0 <= now_ns - self.listed_ns < FULL_SECONDS * 1e9
 
-    def same(self, now: Times) -> list[bool]:
-        """Tells of each folder whether it is as it was."""
-        return [old == new != 0 for old, new in zip(self.times, now, strict=True)]
+    def changed(self, now: Times) -> list[int]:
+        """Returns the folders that are not as they were."""
+        return [at for at, old in enumerate(self.times) if old != now[at] or not old]
 
     def is_worth_writing(self, now: Times) -> bool:
         """Whether so many folders changed that they should be remembered as they are now."""
-        return self.same(now).count(False) - now.count(0) >= _WORTH
+        return sum(old != new != 0 for old, new in zip(self.times, now, strict=True)) >= _WORTH
 
 
 def times_of(packs: Path) -> Times:
@@ -88,6 +88,6 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def changed_prefixes(same: Sequence[bool]) -> list[str]:
-    """Returns the key prefixes of the folders that have to be listed."""
-    return [f"packs/{first:02x}/" for first, is_same in enumerate(same) if not is_same]
+def folder_key(at: int) -> str:
+    """Returns the prefix of the keys of the packs in a folder."""
+    return f"packs/{at:02x}/"

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final
 
-from versionfs.chunkstore.folders import Folders, changed_prefixes, times_of
+from versionfs.chunkstore.folders import Folders, folder_key, times_of
 from versionfs.chunkstore.parallel import in_order
 from versionfs.chunkstore.segments import SEGMENT_PREFIX, SegmentPack, decode_segment
 from versionfs.errors import CorruptionError, NotFoundError, UnsupportedFormatError
@@ -86,13 +86,17 @@ def sync_index(
     ``progress`` is called with the packs done and their number. At most ``connections`` requests go
     out at once.
     """
+    changed, remember = _changed(objects, index, quick=quick)
     # First what is known, then what is there: a pack that comes in between is indexed once more,
     # the other way round it would count as gone.
     try:
-        known = index.known_packs()
+        known = index.known_packs(changed)
     except IndexDamagedError:
         known = {}
-    present, folders = _present(objects, index, known, connections, quick=quick)
+    if changed is None:
+        present = packs_in_store(objects, connections)
+    else:
+        present = dict(chain.from_iterable(_listed(objects, folder_key(at)) for at in changed))
     # One of another size is damaged: nothing may be deduplicated against it.
     gone = {pack for pack, size in known.items() if present.get(pack) != size}
     if gone:
@@ -106,10 +110,10 @@ def sync_index(
     total = len(missing)
     if missing:
         _add_missing(objects, index, missing, present, progress, connections)
-    if folders is not None:
+    if remember is not None:
         # Not before: what is in a folder that is as it was must be in the index.
         with contextlib.suppress(IndexDamagedError):
-            index.put_folders(folders.encode())
+            index.put_folders(remember.encode())
     return total
 
 
@@ -135,35 +139,22 @@ def _add_missing(
     log.info("indexed %d packs", total)
 
 
-def _present(
-    objects: ObjectStore,
-    index: ChunkIndex,
-    known: dict[bytes, int],
-    connections: int,
-    *,
-    quick: bool,
-) -> tuple[dict[bytes, int], Folders | None]:
-    """Returns the packs in the store as ``packs_in_store`` does, and what to remember afterwards.
-
-    Where nothing changed it is what ``known`` says.
-    """
+def _changed(
+    objects: ObjectStore, index: ChunkIndex, *, quick: bool
+) -> tuple[list[int] | None, Folders | None]:
+    """Returns the folders of packs to look at, None for all; and what to remember afterwards."""
     if not isinstance(objects, LocalStore):
-        return packs_in_store(objects, connections), None
+        return None, None
     now_ns, times = time.time_ns(), times_of(objects.local_path("packs"))
-    before = None
+    before, lost = None, True
     with contextlib.suppress(IndexDamagedError):
-        before = Folders.decode(index.folders())
-    # Nothing known: another process has made the index anew meanwhile.
-    if before is not None and known and quick and before.are_recent(now_ns):
-        same = before.same(times)
-        present = {pack: size for pack, size in known.items() if same[pack[0]]}
-        for prefix in changed_prefixes(same):
-            present.update(_listed(objects, prefix))
-        worth = before.is_worth_writing(times)
-        return present, before._replace(times=times) if worth else None
-    present = packs_in_store(objects, connections)
+        before, lost = Folders.decode(index.folders()), bool(index.lost_packs())
+    # While one is lost, all that are there have to be told from those that are not.
+    if before is not None and quick and not lost and before.are_recent(now_ns):
+        changed = before.changed(times)
+        return changed, before._replace(times=times) if before.is_worth_writing(times) else None
     worth = before is None or not before.are_recent(now_ns) or before.is_worth_writing(times)
-    return present, Folders(now_ns, times) if worth else None
+    return None, Folders(now_ns, times) if worth else None
 
 
 def _note_found(index: ChunkIndex, present: dict[bytes, int]) -> None:

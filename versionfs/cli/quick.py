@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _REF = "user.versionfs.ref"
-_STORE = "user.versionfs.store"
 _STATE = "user.versionfs.state"
 _OPTIONS = {"-m": "message", "--message": "message", "--author": "author"}
 _HOME = "VERSIONFS_HOME"
@@ -53,7 +52,7 @@ def commit(words: Sequence[str], environ: Mapping[str, str]) -> int | None:
         where = _Place()
         from versionfs import _syscalls  # type: ignore[attr-defined]
 
-        write_back(where.mountpoint, _syscalls.syncfs)
+        write_back(".", _syscalls.syncfs)
         answer = _ask(
             where.socket,
             {
@@ -72,8 +71,6 @@ def commit(words: Sequence[str], environ: Mapping[str, str]) -> int | None:
     except KeyboardInterrupt as error:
         return _in_full(environ, error)
     try:
-        if where.has_company():
-            _announce(where, environ)
         _write(f"{where.repository}/{where.branch}", result, environ)
     except (OSError, ValueError, KeyboardInterrupt) as error:
         return _in_full(environ, error)
@@ -109,11 +106,11 @@ def _is_plain(environ: Mapping[str, str]) -> bool:
 
 
 class _Place:
-    """The branch folder that holds the current directory, and its mount.
+    """The branch folder that holds the current directory, and the only mount there is.
 
     Raises:
         OSError: it is in none.
-        ValueError: likewise.
+        ValueError: likewise, or there are other mounts, which want to know what is new.
     """
 
     def __init__(self) -> None:
@@ -122,22 +119,10 @@ class _Place:
         self.repository, slash, self.branch = names.partition("/")
         if not slash or not self.branch or "@" in names:
             raise ValueError(names)
-        top, device = os.getcwd(), os.stat(".").st_dev
-        while top != "/" and os.stat(os.path.dirname(top)).st_dev == device:
-            top = os.path.dirname(top)
-        from _blake2 import blake2b
-
-        # As fuse.registry.files_of has it.
-        self._name = blake2b(os.fsencode(top), digest_size=8).hexdigest()
-        self.mountpoint = top
-        self.state = state
-        self.mounts = f"{state}/mounts"
-        self.socket = f"{self.mounts}/{self._name}.sock"
-
-    def has_company(self) -> bool:
-        """Whether there are other mounts, which want to know what is new."""
-        own = f"{self._name}.json"
-        return any(name.endswith(".json") and name != own for name in os.listdir(self.mounts))
+        # As fuse.registry has it: a record and a socket for each mount.
+        folder = f"{state}/mounts"
+        (record,) = [name for name in os.listdir(folder) if name.endswith(".json")]
+        self.socket = f"{folder}/{record.removesuffix('.json')}.sock"
 
 
 def _ask(path: str, request: dict[str, str]) -> dict[str, Any]:
@@ -184,21 +169,6 @@ def _decoded(text: str) -> Any:
         return make_scanner(_Json)(text, 0)[0]  # type: ignore[arg-type]
     except StopIteration as error:
         raise ValueError("no JSON") from error
-
-
-def _announce(where: _Place, environ: Mapping[str, str]) -> None:
-    """Tells the other mounts of the store."""
-    from pathlib import Path
-
-    from versionfs.cli.session import Session
-    from versionfs.fuse import registry
-
-    session = Session(environ)
-    store = os.fsdecode(os.getxattr(".", _STORE)) or None
-    settings = session.settings_for(store, where.state)
-    record = registry.read(settings, Path(where.mountpoint))
-    if record is not None:
-        session.announce_in(settings, record.store_id, where.repository)
 
 
 def _write(branch: str, result: dict[str, Any], environ: Mapping[str, str]) -> None:

@@ -42,6 +42,11 @@ def _check(key: bytes | memoryview, pack: bytes, body: bytes | memoryview) -> in
     return zlib.crc32(b"".join((key, pack, body)))
 
 
+def _size(about: bytes | memoryview) -> int:
+    """Returns the size in bytes of a known pack."""
+    return int.from_bytes(about[_NUMBER.size : _NUMBER.size + 8], "little")
+
+
 class ChunkIndex:
     """Chunk locations and the set of known packs. Thread-safe."""
 
@@ -91,15 +96,23 @@ class ChunkIndex:
 
         return self._environment.read(work, len(chunks))
 
-    def known_packs(self) -> dict[bytes, int]:
-        """Returns the packs whose objects the index lists, with their sizes in bytes."""
+    def known_packs(self, first_bytes: Sequence[int] | None = None) -> dict[bytes, int]:
+        """Returns the packs whose objects the index lists, with their sizes in bytes.
+
+        ``first_bytes`` says which: those whose ids begin with one of these; None for all.
+        """
 
         def work(transaction: lmdb.Transaction) -> dict[bytes, int]:
             cursor = transaction.cursor(self._environment.database(b"packs"))
-            return {
-                bytes(pack): int.from_bytes(value[_NUMBER.size : _NUMBER.size + 8], "little")
-                for pack, value in cursor
-            }
+            if first_bytes is None:
+                return {bytes(pack): _size(value) for pack, value in cursor}
+            found = {}
+            for first in first_bytes:
+                there = cursor.set_range(bytes([first]))
+                while there and cursor.key()[0] == first:
+                    found[bytes(cursor.key())] = _size(cursor.value())
+                    there = cursor.next()
+            return found
 
         return self._environment.read(work)
 
