@@ -22,13 +22,16 @@ FULL_SECONDS: Final = 3600.0
 _SETTLED_NS: Final = 2_000_000_000
 """An mtime may be as old as this and yet come again, with another name in the folder: clocks have
 steps."""
+_NAME_LENGTH: Final = 2
+_MISSING: Final = -1
+_RECENT: Final = 0
 _FORMAT: Final = struct.Struct(f"<q{FOLDERS}q")
 _WORTH: Final = 16
 """Folders that are listed anew each time before it is written down how they are: to write waits for
 the disk."""
 
 Times = tuple[int, ...]
-"""The mtime in ns of each folder; 0 for one that has to be listed."""
+"""The mtime in ns of each folder; _MISSING, or _RECENT for one that has to be listed."""
 
 
 class Folders(NamedTuple):
@@ -55,27 +58,35 @@ class Folders(NamedTuple):
 
     def changed(self, now: Times) -> list[int]:
         """Returns the folders that are not as they were."""
-        return [at for at, old in enumerate(self.times) if old != now[at] or not old]
+        return [at for at, old in enumerate(self.times) if old != now[at] or old == _RECENT]
 
     def is_worth_writing(self, now: Times) -> bool:
         """Whether so many folders changed that they should be remembered as they are now."""
-        return sum(old != new != 0 for old, new in zip(self.times, now, strict=True)) >= _WORTH
+        pairs = zip(self.times, now, strict=True)
+        return sum(old != new != _RECENT for old, new in pairs) >= _WORTH
 
 
 def times_of(packs: Path) -> Times:
     """Returns the times of the folders below ``packs``; before they are listed.
 
-    A folder that is missing, or changed just now, has to be listed: it has 0.
+    One that changed just now has to be listed again.
     """
     latest = time.time_ns() - _SETTLED_NS
-    times = [0] * FOLDERS
+    times = [_MISSING] * FOLDERS
     with suppress(OSError), _opened(packs) as descriptor, os.scandir(descriptor) as entries:
         for entry in entries:
-            with suppress(OSError, ValueError, IndexError):
-                changed = entry.stat().st_mtime_ns
-                if changed < latest and len(entry.name) == 2:
-                    times[int(entry.name, 16)] = changed
+            if len(entry.name) == _NAME_LENGTH:
+                with suppress(ValueError):
+                    times[int(entry.name, 16)] = _time_of(entry, latest)
     return tuple(times)
+
+
+def _time_of(entry: os.DirEntry[str], latest: int) -> int:
+    try:
+        changed = entry.stat().st_mtime_ns
+    except OSError:
+        return _RECENT
+    return changed if 0 < changed < latest else _RECENT
 
 
 @contextmanager

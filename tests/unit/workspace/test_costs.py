@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import stat
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -247,3 +248,36 @@ def make_reader(store: Store) -> Store:
     settings = store.settings
     store.close()
     return Store.open(settings)
+
+
+def test_a_small_commit_makes_two_packs_and_starts_no_thread_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(b"before")
+    with make_store(tmp_path / "home") as store:
+        head = import_source(store, "set", "main", b"", source, message="m", author="a").head
+        assert head is not None
+        workspace = opened(store, head)
+        try:
+            found = workspace.lookup(1, b"file")
+            assert found is not None
+            workspace.files.write(workspace.overlay.changes, found.number, 0, b"after!")
+            store.sync_index()
+            before = set(store.index.known_packs())
+            started: list[str] = []
+            plain = threading.Thread.start
+
+            def start(thread: threading.Thread) -> None:
+                started.append(thread.name)
+                plain(thread)
+
+            monkeypatch.setattr(threading.Thread, "start", start)
+            assert committed(workspace).files == 1
+            # What is not needed any more goes behind the commit.
+            assert started == ["discards"]
+            # One of what is in the file, one of the tree and the commit.
+            assert len(set(store.index.known_packs()) - before) == 2
+        finally:
+            workspace.close()

@@ -1,0 +1,145 @@
+"""What a quick sync of the index looks at, and what it finds."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.mount.support import commit
+from versionfs.chunkstore import folders
+from versionfs.config import load_settings
+from versionfs.objectstore import LocalStore
+from versionfs.pack import pack_key
+from versionfs.repo import Store
+from versionfs.types import PackId
+
+OLD = time.time() - 1000
+
+
+class Watched:
+    """A store whose listings are noted."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store = store
+        self.packs = store.objects.local_path("packs")  # type: ignore[attr-defined]
+        self.listed: list[str] = []
+        plain = LocalStore.list
+
+        def noted(objects: LocalStore, prefix: str):
+            self.listed.append(prefix)
+            return plain(objects, prefix)
+
+        monkeypatch.setattr(LocalStore, "list", noted)
+
+    def settle(self) -> None:
+        """Makes all folders look as if nothing had changed for long."""
+        for path in self.packs.iterdir():
+            os.utime(path, (OLD, OLD))
+
+    def sync(self, *, quick: bool = True) -> list[str]:
+        self.listed.clear()
+        self.store.sync_index(quick=quick)
+        return self.listed
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    with Store.create(load_settings({"VERSIONFS_HOME": str(tmp_path / "home")})) as store:
+        rng = Random(5)
+        for at in range(8):
+            commit(store, {b"f%d" % at: rng.randbytes(100)})
+        yield Watched(store, monkeypatch)
+
+
+def test_folders_that_are_as_they_were_are_not_listed(watched):
+    watched.settle()
+    assert watched.sync(quick=False) == ["packs/"]
+    assert watched.sync() == []
+
+
+def test_the_first_time_all_packs_are_listed(watched):
+    assert watched.sync() == ["packs/"]
+
+
+def test_a_folder_that_changed_just_now_is_listed_again(watched):
+    watched.settle()
+    recent = min(watched.packs.iterdir())
+    os.utime(recent)
+    watched.sync(quick=False)
+    assert watched.sync() == [f"packs/{recent.name}/"]
+
+
+def test_a_pack_that_went_is_found_and_so_is_one_that_came_back(watched):
+    watched.settle()
+    watched.sync(quick=False)
+    (pack,) = next(iter(sorted(watched.packs.iterdir()))).iterdir()
+    aside = watched.packs.parent / "aside"
+    pack.rename(aside)
+    watched.sync()
+    index = watched.store.index
+    assert index.lost_packs() == {bytes.fromhex(pack.name)}
+    assert bytes.fromhex(pack.name) not in index.known_packs()
+    # While one is lost, all are looked at.
+    assert watched.sync() == ["packs/"]
+    aside.rename(pack)
+    watched.sync()
+    assert not index.lost_packs()
+    assert bytes.fromhex(pack.name) in index.known_packs()
+
+
+def test_a_pack_of_another_process_is_found(watched, tmp_path):
+    watched.settle()
+    watched.sync(quick=False)
+    settings = load_settings(
+        {
+            "VERSIONFS_HOME": str(tmp_path / "other"),
+            "VERSIONFS_STORE": str(tmp_path / "home" / "store"),
+        }
+    )
+    before = set(watched.store.index.known_packs())
+    with Store.open(settings) as other:
+        commit(other, {b"theirs": b"of the other"})
+    watched.sync()
+    new = set(watched.store.index.known_packs()) - before
+    assert len(new) == 2
+    for pack in new:
+        assert watched.store.objects.size(pack_key(PackId(pack)))
+
+
+def test_what_a_folder_does_not_tell_is_found_within_the_hour(watched, monkeypatch):
+    watched.settle()
+    watched.sync(quick=False)
+    (pack,) = next(iter(sorted(watched.packs.iterdir()))).iterdir()
+    os.truncate(pack, 10)
+    watched.settle()
+    watched.sync()
+    known = watched.store.index.known_packs
+    assert bytes.fromhex(pack.name) in known()
+    now = time.time_ns()
+    monkeypatch.setattr(
+        "versionfs.chunkstore.sync.time.time_ns", lambda: now + int(folders.FULL_SECONDS * 1e9)
+    )
+    assert watched.sync() == ["packs/"]
+    assert bytes.fromhex(pack.name) not in known()
+
+
+def test_it_is_written_down_only_now_and_then_which_folders_changed(watched, monkeypatch):
+    watched.settle()
+    watched.sync(quick=False)
+    index, wrote = watched.store.index, []
+    plain = index.put_folders
+    monkeypatch.setattr(index, "put_folders", lambda value: (wrote.append(value), plain(value)))
+    changed = sorted(watched.packs.iterdir())
+    os.utime(changed[0], (OLD + 1, OLD + 1))
+    watched.sync()
+    watched.sync()
+    assert not wrote
+    monkeypatch.setattr(folders, "_WORTH", 1)
+    assert watched.sync() == [f"packs/{changed[0].name}/"]
+    assert len(wrote) == 1
+    assert watched.sync() == []
