@@ -43,7 +43,7 @@ class Settings(NamedTuple):
     author: str
     compression_level: int = 2
     node_cache_bytes: int = 32 * _MIB
-    block_cache_bytes: int = 64 * _MIB
+    block_cache_bytes: int = 96 * _MIB
     workspace_bytes: int | None = None
     cache_bytes: int | None = None
     timeout_seconds: float = 60.0
