@@ -213,6 +213,8 @@ async def _serve(
         nursery.start_soon(answering.serve, listener, answer)
         nursery.start_soon(refresher.poll)
         nursery.start_soon(drop.repeat)
+        if workspaces is not None:
+            nursery.start_soon(workspaces.tidy)
         if workspaces is not None and request.auto_commit not in (None, ON_UNMOUNT):
             assert request.auto_commit is not None
             nursery.start_soon(_commit_every, workspaces, float(request.auto_commit), request)

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -44,6 +45,9 @@ from versionfs.workspace import (
 
 log = logging.getLogger(__name__)
 
+_TIDY_SECONDS: Final = 0.05
+"""Whoever opens a branch folder wants something else first."""
+
 T = TypeVar("T")
 Reply = dict[str, Any]
 
@@ -66,6 +70,23 @@ class WorkspaceService:
         self._locks: defaultdict[Branch, trio.Lock] = defaultdict(trio.Lock)
         self._told: dict[Branch, str] = {}
         self._ended = False
+
+    async def tidy(self) -> None:
+        """Finishes what a kill has left in each workspace soon after it is opened, for ever.
+
+        Else the first who commits would wait for that.
+        """
+        send, opened = trio.open_memory_channel[Branch](math.inf)
+        self._branches.on_open = send.send_nowait
+        for branch in self._branches:
+            send.send_nowait(branch)
+        async for branch in opened:
+            await trio.sleep(_TIDY_SECONDS)
+            try:
+                async with self._locked(branch, branch.name):
+                    pass
+            except Exception as error:  # noqa: BLE001  (the first command finds out again)
+                log.info("%s/%s is tidied up later: %s", branch.repository, branch.name, error)
 
     async def answer(self, message: Reply) -> Reply:
         """Answers a request: ``owned`` is false if another process may own the workspace.

@@ -77,6 +77,8 @@ class Branches:
         self._root: tuple[Branch, int] | None = None
         self._listings: dict[int, tuple[Branch, WorkspaceListing]] = {}
         self._next_listing = BRANCH_BIT
+        self.on_open: Callable[[Branch], None] = _nothing
+        """Is told each branch whose folder is looked at for the first time."""
 
     def __iter__(self) -> Iterator[Branch]:
         return iter(list(self._by_name.values()))
@@ -210,6 +212,7 @@ class Branches:
             self._elsewhere.discard(key)
             self._slots.append(branch)
             self._by_name[key] = branch
+            self.on_open(branch)
         return branch
 
     def opendir(self, number: int) -> int:
@@ -258,3 +261,7 @@ class Branches:
 
 def _is_idle(branch: Branch) -> bool:
     return not branch.is_committing
+
+
+def _nothing(_branch: Branch) -> None:
+    pass
