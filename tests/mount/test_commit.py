@@ -391,6 +391,27 @@ def test_after_a_kill_the_workspace_is_opened_without_the_mount(desk):
     assert desk.status() == []
 
 
+def test_what_a_kill_has_left_goes_when_the_folder_is_looked_at(desk):
+    """The first who commits need not wait for that."""
+
+    def staged() -> list[Path]:
+        below = (desk.cli.home / "state").rglob("*")
+        return [path for path in below if path.is_file() and path.stat().st_size == 100_000]
+
+    (desk.main / "a.txt").write_text("four\n")
+    with (desk.main / "open").open("wb", buffering=0) as file:
+        file.write(b"x" * 100_000)
+        (desk.main / "open").unlink()
+        assert len(staged()) == 1
+        desk.world.kill(desk.data)
+    assert len(staged()) == 1
+    desk.cli.ok("umount", desk.data)
+    desk.mount()
+    assert "a.txt" in os.listdir(desk.main)
+    until(lambda: not staged())
+    assert (desk.main / "a.txt").read_text() == "four\n"
+
+
 def test_a_mount_sees_what_was_committed_without_it(desk):
     (desk.main / "a.txt").write_text("four\n")
     desk.cli.ok("umount", desk.data)

@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 from tests.cli.conftest import ROOT, CommandLine
 from tests.mount.conftest import World
 from tests.mount.support import commit
-from versionfs import config
+from versionfs import config, syscalls
 from versionfs.cli import quick
 from versionfs.cli.main import SECTIONS
+
+compiled_only = pytest.mark.skipif(
+    syscalls._compiled is None, reason="a mount is written back by what is compiled"
+)
 
 # Loaded by a quick commit, and what an ordinary one loads.
 QUICK, ORDINARY = "versionfs.cli.quick", "versionfs.cli.workspaces"
@@ -67,6 +71,7 @@ def shape(line: str) -> str:
     return " ".join([name, *rest[:-2]])
 
 
+@compiled_only
 def test_a_plain_commit_loads_next_to_nothing(desk):
     (desk.main / "new").write_text("new")
     out, err, modules = desk.commit("-m", "quick")
@@ -76,6 +81,7 @@ def test_a_plain_commit_loads_next_to_nothing(desk):
     assert not {"click", "re", "json", "typing", "socket", "logging", "pathlib"} & modules
 
 
+@compiled_only
 def test_both_ways_write_and_store_the_same(desk):
     told, stored = [], []
     for number, arguments in enumerate(
@@ -93,6 +99,7 @@ def test_both_ways_write_and_store_the_same(desk):
     assert stored[0][:2] == [f"ada@{os.uname().nodename}", "Grün\n\nzwei 🙂"]
 
 
+@compiled_only
 def test_the_author_is_who_was_named(desk):
     (desk.main / "a").write_text("1")
     _, _, modules = desk.commit("--message=one", "--author", "Ada <ada@example.org>")
@@ -100,6 +107,7 @@ def test_the_author_is_who_was_named(desk):
     assert desk.newest()["author"] == "Ada <ada@example.org>"
 
 
+@compiled_only
 def test_nothing_to_commit_is_said_in_the_same_words(desk):
     (desk.main / "a").write_text("1")
     desk.commit("-m", "something")
@@ -116,6 +124,7 @@ def test_what_a_commit_cannot_hold_is_named(desk):
     assert err == "versionfs: left out: pipe is a fifo\n"
 
 
+@compiled_only
 def test_mapped_writes_are_in_the_commit(desk):
     import mmap
 
@@ -169,15 +178,78 @@ def test_other_mounts_are_told(desk):
     assert (beside / "fresh").read_text() == "1"
 
 
-def test_a_conflict_is_told_in_full(desk):
+@compiled_only
+def test_a_conflict_is_told_in_full_and_at_once(desk):
     (desk.main / "a.txt").write_text("mine")
     commit(desk.world.store, {b"a.txt": b"theirs"})
-    out, err, _ = desk.commit("-m", "one", code=5)
+    out, err, modules = desk.commit("-m", "one", code=5)
+    assert ORDINARY not in modules
     assert out == ""
     assert "others changed what you changed" in err
     assert "  a.txt: " in err
 
 
+@compiled_only
+def test_when_the_daemon_dies_the_commit_is_made_without_it(desk):
+    (desk.main / "a").write_text("1")
+    daemon = desk.world.daemons[0]
+    script = (
+        "import os, sys; from versionfs.__main__ import main; from versionfs.cli import quick\n"
+        "plain = quick._connected\n"
+        "def connected(path):\n"
+        "    client = plain(path)\n"
+        f"    os.kill({daemon.pid}, 9)\n"
+        "    return client\n"
+        "quick._connected = connected\n"
+        "sys.argv[0] = 'versionfs'; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "commit", "-m", "on its own"],
+        env=desk.cli.env, cwd=desk.main, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    desk.world.wait_for_end(daemon)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("photos/main ")
+    assert desk.newest()["message"] == "on its own"
+
+
+def test_a_folder_of_a_mount_that_was_replaced_is_left_to_the_ordinary_command(desk):
+    (desk.main / "a").write_text("1")
+    (record,) = (desk.cli.home / "state" / "mounts").glob("*.json")
+    told = json.loads(record.read_bytes())
+    record.write_text(json.dumps(told | {"store": str(desk.world.folder / "another")}))
+    _, _, modules = desk.commit("-m", "one")
+    assert ORDINARY in modules
+
+
+@pytest.mark.parametrize(
+    ("environ", "plain"),
+    [
+        ({"HOME": "/home"}, True),
+        ({}, False),
+        ({"HOME": ""}, False),
+        ({"HOME": "relative"}, False),
+        ({"HOME": "/etc/passwd"}, True),
+        ({"HOME": "/home", "XDG_CONFIG_HOME": "/etc"}, True),
+        ({"HOME": "/home", "XDG_CONFIG_HOME": "etc"}, False),
+        ({"VERSIONFS_HOME": "/home"}, True),
+        ({"VERSIONFS_HOME": "home"}, False),
+        ({"HOME": "/home", "VERSIONFS_STORE": "/store"}, False),
+        ({"HOME": "/home", "VERSIONFS_STORE": ""}, True),
+    ],
+)
+def test_settings_are_plain_only_where_they_can_be_known_to_be(environ, plain):
+    assert quick._is_plain(environ) == plain
+
+
+def test_settings_that_are_there_are_not_plain(tmp_path):
+    (tmp_path / ".config" / "versionfs").mkdir(parents=True)
+    assert quick._is_plain({"HOME": str(tmp_path)})
+    (tmp_path / ".config" / "versionfs" / "config.toml").touch()
+    assert not quick._is_plain({"HOME": str(tmp_path)})
+
+
+@compiled_only
 def test_below_the_top_of_a_branch_too(desk):
     folder = desk.main / "odd:@ name"
     folder.mkdir()
@@ -263,6 +335,7 @@ def test_what_is_no_json_is_an_error(text):
         quick._decoded(text)
 
 
+@compiled_only
 def test_the_path_of_a_deep_home_is_not_too_long_for_a_socket(photos: World, tmp_path: Path):
     deep = tmp_path.joinpath(*["a-long-name-of-a-folder"] * 8)
     deep.mkdir(parents=True)

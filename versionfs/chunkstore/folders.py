@@ -1,8 +1,9 @@
 """Which folders of packs are as they were when they were listed, in a store in a local folder.
 
 To list all packs takes a look at each, and a commit would do that before anything else. A folder
-whose mtime is what it was has the names that it had. That a file was cut short, or overwritten, it
-does not tell: all are listed again within the hour.
+whose mtime is what it was has the names that it had. That a file was cut short it does not tell:
+all are listed again within the hour, and a pack is looked at before anything is deduplicated
+against it (:mod:`versionfs.chunkstore.wholepacks`).
 """
 
 from __future__ import annotations

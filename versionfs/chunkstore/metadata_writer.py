@@ -22,6 +22,7 @@ from versionfs.chunking.blocks import BLOCK_TARGET_BYTES
 from versionfs.chunkstore.locations import THIS_PACK, encode_locations
 from versionfs.chunkstore.metadata import frame
 from versionfs.chunkstore.segments import SegmentWriter
+from versionfs.chunkstore.wholepacks import WholePacks
 from versionfs.index import ChunkIndex, IndexDamagedError, NodePlaces
 from versionfs.objectstore import ObjectStore, translate
 from versionfs.pack import FinishedPack, PackKind, PackWriter, pack_key
@@ -79,6 +80,7 @@ class MetadataWriter:
         self._objects = objects
         self._index = index
         self._places = places
+        self._whole = WholePacks(objects, index)
         self._codec = codec
         self._uploads = uploads
         self._segments = segments
@@ -125,7 +127,7 @@ class MetadataWriter:
             where = self._places.locate(key)
         except IndexDamagedError:
             where = None
-        if where is not None:
+        if where is not None and self._whole.has(where.pack):
             return NodeRef(object_id, object_stamp, where)
         if (
             self._writer is not None

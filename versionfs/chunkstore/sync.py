@@ -86,13 +86,14 @@ def sync_index(
     ``progress`` is called with the packs done and their number. At most ``connections`` requests go
     out at once.
     """
+    generation = index.generation
     changed, remember = _changed(objects, index, quick=quick)
     # First what is known, then what is there: a pack that comes in between is indexed once more,
     # the other way round it would count as gone.
     try:
         known = index.known_packs(changed)
     except IndexDamagedError:
-        known = {}
+        known, changed = {}, None
     if changed is None:
         present = packs_in_store(objects, connections)
     else:
@@ -110,7 +111,7 @@ def sync_index(
     total = len(missing)
     if missing:
         _add_missing(objects, index, missing, present, progress, connections)
-    if remember is not None:
+    if remember is not None and index.generation == generation:
         # Not before: what is in a folder that is as it was must be in the index.
         with contextlib.suppress(IndexDamagedError):
             index.put_folders(remember.encode())

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from versionfs.chunking import BlockCodec
 from versionfs.chunking.blocks import BLOCK_TARGET_BYTES, Stored
 from versionfs.chunkstore.segments import SegmentWriter
+from versionfs.chunkstore.wholepacks import WholePacks
 from versionfs.index import ChunkIndex, IndexDamagedError
 from versionfs.objectstore import ObjectStore, translate
 from versionfs.pack import PackKind, PackWriter, pack_key
@@ -139,6 +140,7 @@ class ChunkWriter:
         """
         self._objects = objects
         self._index = index
+        self._whole = WholePacks(objects, index)
         self._codec = codec
         self._executor = executor
         self._pack_executor = pack_executor
@@ -184,7 +186,11 @@ class ChunkWriter:
                 found = self._index.locate(ask)
             except IndexDamagedError:
                 found = [None] * len(ask)
-            known = {c: where for c, where in zip(ask, found, strict=True) if where is not None}
+            known = {
+                chunk: where
+                for chunk, where in zip(ask, found, strict=True)
+                if where is not None and self._whole.has(where.pack)
+            }
         placements = []
         for chunk, data in chunks:
             placement = pending.get(chunk)

@@ -3,9 +3,9 @@
 To start Python, click and the modules of a command takes three times as long as what the daemon
 does. So this imports next to nothing: not even ``re``, ``typing`` or ``json``.
 
-It does the plain case, or nothing. Whatever is not as expected, the arguments, the settings, the
-place or the daemon's answer, is left to the ordinary command, which finds the same and says what it
-is. What is written, and what is committed, is the same.
+It does the plain case, or nothing. Where arguments, settings or place are not as expected it is
+left to the ordinary command, before anything was asked of the daemon. What is written, and what is
+committed, is the same; what fails is reported by what all commands report with.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from versionfs.writeback import write_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Mapping, Sequence
     from typing import Any
 
 _REF = "user.versionfs.ref"
+_STORE = "user.versionfs.store"
 _STATE = "user.versionfs.state"
 _OPTIONS = {"-m": "message", "--message": "message", "--author": "author"}
 _HOME = "VERSIONFS_HOME"
@@ -42,37 +44,41 @@ _ANSWER_BYTES = 65536
 def commit(words: Sequence[str], environ: Mapping[str, str]) -> int | None:
     """Commits the branch folder that is the current directory; returns the exit code.
 
-    ``words`` are the arguments behind ``commit``. None: it is not the plain case, or did not work;
-    then nothing was written.
+    ``words`` are the arguments behind ``commit``. None: it is not the plain case; nothing was done.
     """
     given = _arguments(words)
     if given is None or sys.stdout is None or sys.stderr is None or not _is_plain(environ):
         return None
+    author = given.get("author") or default_author(environ)
     try:
         where = _Place()
         from versionfs import _syscalls  # type: ignore[attr-defined]
 
         write_back(".", _syscalls.syncfs)
-        answer = _ask(
-            where.socket,
-            {
-                "op": "workspace-commit",
-                "message": given["message"],
-                "author": given.get("author") or default_author(environ),
-                "repository": where.repository,
-                "branch": where.branch,
-            },
-        )
-        if not (answer["ok"] and answer["owned"]):
-            return None
-        result = answer["result"]
+        client = _connected(where.socket)
     except (OSError, ImportError, LookupError, ValueError, AttributeError, TypeError):
         return None
     except KeyboardInterrupt as error:
         return _in_full(environ, error)
     try:
-        _write(f"{where.repository}/{where.branch}", result, environ)
-    except (OSError, ValueError, KeyboardInterrupt) as error:
+        answer = _ask(
+            client,
+            {
+                "op": "workspace-commit",
+                "message": given["message"],
+                "author": author,
+                "repository": where.repository,
+                "branch": where.branch,
+            },
+        )
+        if answer is None:
+            return _without_answer(where, given["message"], author, environ)
+        if not answer["ok"]:
+            return _refused(where, answer, environ)
+        if not answer["owned"]:
+            return None
+        _write(f"{where.repository}/{where.branch}", answer["result"], environ)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (told as any command does)
         return _in_full(environ, error)
     return 0
 
@@ -100,9 +106,21 @@ def _is_plain(environ: Mapping[str, str]) -> bool:
         return False
     folder = environ.get(_HOME)
     if not folder:
-        folder = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
+        folder = environ.get("XDG_CONFIG_HOME") or environ.get("HOME", "") + "/.config"
         folder += "/versionfs"
-    return folder.startswith("/") and not os.path.lexists(f"{folder}/config.toml")
+        if not environ.get("HOME"):
+            return False
+    return folder.startswith("/") and _is_absent(f"{folder}/config.toml")
+
+
+def _is_absent(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 class _Place:
@@ -111,27 +129,32 @@ class _Place:
     Raises:
         OSError: it is in none.
         ValueError: likewise, or there are other mounts, which want to know what is new.
+        LookupError: the mount's record is not as it should be.
     """
 
     def __init__(self) -> None:
-        state = os.fsdecode(os.getxattr(".", _STATE))
+        self.state = os.fsdecode(os.getxattr(".", _STATE))
+        self.store = os.fsdecode(os.getxattr(".", _STORE))
         names = os.fsdecode(os.getxattr(".", _REF)).partition(":")[0]
         self.repository, slash, self.branch = names.partition("/")
         if not slash or not self.branch or "@" in names:
             raise ValueError(names)
         # As fuse.registry has it: a record and a socket for each mount.
-        folder = f"{state}/mounts"
+        folder = f"{self.state}/mounts"
         (record,) = [name for name in os.listdir(folder) if name.endswith(".json")]
-        self.socket = f"{folder}/{record.removesuffix('.json')}.sock"
+        self.name = record.removesuffix(".json")
+        self.socket = f"{folder}/{self.name}.sock"
+        with open(f"{folder}/{record}", encoding="ascii") as file:
+            told = _decoded(file.read())
+        # The folder may be of a mount that is not there any more.
+        if told["store"] != self.store or told["read_only"]:
+            raise ValueError(record)
 
 
-def _ask(path: str, request: dict[str, str]) -> dict[str, Any]:
-    """Asks a daemon, and waits as long as it lives; see :mod:`versionfs.fuse.control`."""
+def _connected(path: str) -> _socket.socket:
+    """Returns a connection to a daemon; see :mod:`versionfs.fuse.control`."""
     import _socket
-    from _json import encode_basestring_ascii as text
 
-    parts = [f"{text(key)}: {text(value)}" for key, value in request.items()]
-    line = "{" + ", ".join([*parts, '"metadata": {}']) + "}\n"
     folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
@@ -139,13 +162,25 @@ def _ask(path: str, request: dict[str, str]) -> dict[str, Any]:
         client.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
     finally:
         os.close(folder)
-    client.sendall(line.encode("ascii"))
+    return client
+
+
+def _ask(client: _socket.socket, request: dict[str, str]) -> dict[str, Any] | None:
+    """Returns the answer of a daemon, for which it waits; None if that ended before."""
+    from _json import encode_basestring_ascii as text
+
+    parts = [f"{text(key)}: {text(value)}" for key, value in request.items()]
+    line = "{" + ", ".join([*parts, '"metadata": {}']) + "}\n"
     answer = b""
-    while not answer.endswith(b"\n"):
-        part = client.recv(_ANSWER_BYTES)
-        if not part:
-            raise ValueError("the daemon ended before it answered")
-        answer += part
+    try:
+        client.sendall(line.encode("ascii"))
+        while not answer.endswith(b"\n"):
+            part = client.recv(_ANSWER_BYTES)
+            if not part:
+                return None
+            answer += part
+    except OSError:
+        return None
     client.close()
     found: dict[str, Any] = _decoded(answer.decode("ascii"))
     return found
@@ -169,6 +204,35 @@ def _decoded(text: str) -> Any:
         return make_scanner(_Json)(text, 0)[0]  # type: ignore[arg-type]
     except StopIteration as error:
         raise ValueError("no JSON") from error
+
+
+def _without_answer(where: _Place, message: str, author: str, environ: Mapping[str, str]) -> int:
+    """Commits by whoever has the workspace now, since its daemon has ended."""
+    from versionfs.cli import boundary
+    from versionfs.cli.session import Session
+    from versionfs.cli.targets import Target
+    from versionfs.cli.workspaces import commit_target
+    from versionfs.repo.spec import Spec
+
+    session = Session(environ)
+    spec = Spec(where.repository, where.branch, None, b"")
+    target = Target(spec, where.store or None, where.state, is_workspace=True)
+
+    def body() -> int:
+        commit_target(session, target, message, author, {})
+        return 0
+
+    return boundary.run(session, body)
+
+
+def _refused(where: _Place, answer: dict[str, Any], environ: Mapping[str, str]) -> int:
+    """Reports what a daemon answered in place of a result."""
+    from pathlib import Path
+
+    from versionfs.fuse.client import failure_in
+
+    log_file = Path(where.state) / "logs" / f"{where.name}.log"
+    return _in_full(environ, failure_in(answer, log_file))
 
 
 def _write(branch: str, result: dict[str, Any], environ: Mapping[str, str]) -> None:

@@ -190,6 +190,17 @@ def commit_command(
     from versionfs.cli.targets import read_branch
 
     target = read_branch(session, spec, "versionfs commit [REPO[/BRANCH]] -m MESSAGE")
+    commit_target(session, target, message, author, metadata)
+
+
+def commit_target(
+    session: Session,
+    target: Target,
+    message: str,
+    author: str | None,
+    metadata: Mapping[str, str],
+) -> None:
+    """Commits a branch, and says what came of it."""
 
     def work(workspace: WorkspaceAccess) -> dict[str, Any]:
         workspace.flush()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from versionfs.config import Settings
-from versionfs.errors import MountError
+from versionfs.errors import MountError, VersionFSError
 from versionfs.fuse import control, registry
 from versionfs.fuse.registry import MountRecord
 from versionfs.fuse.request import decode_error
@@ -199,13 +199,18 @@ class MountedWorkspace:
                 f"the daemon of {record.mountpoint} does not answer", hint=f"its log is {files.log}"
             )
         if not reply.get("ok"):
-            failure = reply.get("failure")
-            if failure is not None:
-                raise decode_error(failure)
-            raise MountError(f"the mount failed: {reply.get('error')}", hint=f"see {files.log}")
+            raise failure_in(reply, files.log)
         if not reply.get("owned"):
             raise NotOwnerError(f"the mount on {record.mountpoint} gave the workspace up")
         return reply
+
+
+def failure_in(reply: control.Reply, log_file: Path) -> VersionFSError:
+    """Returns the error that a daemon answered; ``log_file`` is its log."""
+    failure = reply.get("failure")
+    if failure is not None:
+        return decode_error(failure)
+    return MountError(f"the mount failed: {reply.get('error')}", hint=f"see {log_file}")
 
 
 class NotOwnerError(MountError):

@@ -41,6 +41,7 @@ from versionfs.workspace import (
     prepare_move,
     recover,
     restore,
+    sweep,
 )
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class WorkspaceService:
         self._ended = False
 
     async def tidy(self) -> None:
-        """Finishes what a kill has left in each workspace soon after it is opened, for ever.
+        """Removes what a kill has left in each workspace soon after it is opened, for ever.
 
         Else the first who commits would wait for that.
         """
@@ -83,10 +84,12 @@ class WorkspaceService:
         async for branch in opened:
             await trio.sleep(_TIDY_SECONDS)
             try:
-                async with self._locked(branch, branch.name):
-                    pass
-            except Exception as error:  # noqa: BLE001  (the first command finds out again)
-                log.info("%s/%s is tidied up later: %s", branch.repository, branch.name, error)
+                async with self._locks[branch]:
+                    with trio.CancelScope(shield=True):
+                        await self._steps(branch, sweep(branch.workspace))
+            except Exception as error:  # noqa: BLE001  (the first command does it again)
+                name = f"{branch.repository}/{branch.name}"
+                log.info("what was left in %s is removed later: %s", name, error)
 
     async def answer(self, message: Reply) -> Reply:
         """Answers a request: ``owned`` is false if another process may own the workspace.
@@ -126,20 +129,26 @@ class WorkspaceService:
         """Commits a workspace; returns a summary."""
         async with self._locked(branch, request.branch):
             committing = Committing(branch.workspace, request)
+            result: Reply = {}
+
+            def publish() -> None:
+                committing.publish()
+                # What it takes to tell sizes is loaded here, for the first time.
+                result.update(encode_result(committing.result))
+
             await self._steps(branch, fetched(committing.cut))
             branch.is_committing = True
             try:
-                await _in_thread(committing.publish)
+                await _in_thread(publish)
                 with trio.CancelScope(shield=True):
                     await self._steps(branch, committing.settle())
             finally:
                 branch.is_committing = False
                 committing.end()
-            result = committing.result
-        if result.commit is not None or result.merged:
+        if result["commit"] is not None or result["merged"]:
             # Without a commit too: the snapshots of the branch show what its folder shows now.
             await self._refreshed(branch.repository)
-        return encode_result(result)
+        return result
 
     async def commit_all(self, message: str, author: str) -> None:
         """Commits every workspace that has changes; failures are logged."""

@@ -55,6 +55,11 @@ class ChunkIndex:
         self._packs: dict[int, PackId] = {}
         self._generation = environment.generation
 
+    @property
+    def generation(self) -> int:
+        """Grows when the index was made anew, or may have been."""
+        return self._environment.generation
+
     def _pack(self, transaction: lmdb.Transaction, number: int) -> PackId | None:
         if self._generation != self._environment.generation:
             self._packs.clear()
@@ -113,6 +118,15 @@ class ChunkIndex:
                     found[bytes(cursor.key())] = _size(cursor.value())
                     there = cursor.next()
             return found
+
+        return self._environment.read(work)
+
+    def size_of(self, pack: bytes) -> int | None:
+        """Returns the size in bytes of a known pack; None of another one."""
+
+        def work(transaction: lmdb.Transaction) -> int | None:
+            value = transaction.get(pack, db=self._environment.database(b"packs"))
+            return None if value is None else _size(value)
 
         return self._environment.read(work)
 

@@ -29,6 +29,6 @@ class PatientExecutor(ThreadPoolExecutor):
         done: Future[T] = Future()
         try:
             done.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001  (for whoever asks for the result)
+        except BaseException as error:  # noqa: BLE001  (for whoever asks for the result)
             done.set_exception(error)
         return done

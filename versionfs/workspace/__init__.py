@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         commit,
         recover,
         recover_now,
+        sweep,
     )
     from versionfs.workspace.content import LayeredFile
     from versionfs.workspace.following import Dropped, Step, fetched, finished
@@ -67,6 +68,7 @@ __all__ = [
     "recover_now",
     "remove",
     "restore",
+    "sweep",
 ]
 
 __getattr__ = names_of(
@@ -80,6 +82,7 @@ __getattr__ = names_of(
             "commit",
             "recover",
             "recover_now",
+            "sweep",
         ),
         "content": ("LayeredFile",),
         "following": ("Dropped", "Step", "fetched", "finished"),

@@ -269,9 +269,7 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
     Raises:
         StorageError: the store cannot be read; it stays unknown.
     """
-    if not workspace.is_swept:
-        workspace.is_swept = True
-        yield workspace.layers.sweep()
+    yield from sweep(workspace)
     value = workspace.records.get(PENDING_KEY)
     if value is None:
         return
@@ -303,6 +301,13 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
     else:
         yield from fetched(lambda: workspace.records.apply([(PENDING_KEY, None)], frees=True))
     workspace.layers.thaw()
+
+
+def sweep(workspace: Workspace) -> Generator[Step, None, None]:
+    """Removes what a kill has left of layers, if that was not done; only this machine is asked."""
+    if not workspace.is_swept:
+        yield workspace.layers.sweep()
+        workspace.is_swept = True
 
 
 def recover_now(workspace: Workspace, repository: str, branch: str) -> None:

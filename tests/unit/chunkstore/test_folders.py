@@ -13,6 +13,7 @@ import pytest
 from tests.mount.support import commit
 from versionfs.chunkstore import folders
 from versionfs.config import load_settings
+from versionfs.index import IndexDamagedError
 from versionfs.objectstore import LocalStore
 from versionfs.pack import pack_key
 from versionfs.repo import Store
@@ -26,8 +27,9 @@ class Watched:
 
     def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store = store
-        self.packs = store.objects.local_path("packs")  # type: ignore[attr-defined]
+        self.packs: Path = store.objects.local_path("packs")  # type: ignore[attr-defined]
         self.listed: list[str] = []
+        self.wrote: list[bytes] = []
         plain = LocalStore.list
 
         def noted(objects: LocalStore, prefix: str):
@@ -56,6 +58,15 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched
         yield Watched(store, monkeypatch)
 
 
+def lonely(watched: Watched) -> Path:
+    """A pack that has its folder for itself."""
+    for folder in sorted(watched.packs.iterdir()):
+        packs = list(folder.iterdir())
+        if len(packs) == 1:
+            return packs[0]
+    raise AssertionError("each folder has several packs")
+
+
 def test_folders_that_are_as_they_were_are_not_listed(watched):
     watched.settle()
     assert watched.sync(quick=False) == ["packs/"]
@@ -77,7 +88,7 @@ def test_a_folder_that_changed_just_now_is_listed_again(watched):
 def test_a_pack_that_went_is_found_and_so_is_one_that_came_back(watched):
     watched.settle()
     watched.sync(quick=False)
-    (pack,) = next(iter(sorted(watched.packs.iterdir()))).iterdir()
+    pack = lonely(watched)
     aside = watched.packs.parent / "aside"
     pack.rename(aside)
     watched.sync()
@@ -114,7 +125,7 @@ def test_a_pack_of_another_process_is_found(watched, tmp_path):
 def test_what_a_folder_does_not_tell_is_found_within_the_hour(watched, monkeypatch):
     watched.settle()
     watched.sync(quick=False)
-    (pack,) = next(iter(sorted(watched.packs.iterdir()))).iterdir()
+    pack = lonely(watched)
     os.truncate(pack, 10)
     watched.settle()
     watched.sync()
@@ -131,9 +142,14 @@ def test_what_a_folder_does_not_tell_is_found_within_the_hour(watched, monkeypat
 def test_it_is_written_down_only_now_and_then_which_folders_changed(watched, monkeypatch):
     watched.settle()
     watched.sync(quick=False)
-    index, wrote = watched.store.index, []
+    index, wrote = watched.store.index, watched.wrote
     plain = index.put_folders
-    monkeypatch.setattr(index, "put_folders", lambda value: (wrote.append(value), plain(value)))
+
+    def put(value: bytes) -> None:
+        wrote.append(value)
+        plain(value)
+
+    monkeypatch.setattr(index, "put_folders", put)
     changed = sorted(watched.packs.iterdir())
     os.utime(changed[0], (OLD + 1, OLD + 1))
     watched.sync()
@@ -143,3 +159,48 @@ def test_it_is_written_down_only_now_and_then_which_folders_changed(watched, mon
     assert watched.sync() == [f"packs/{changed[0].name}/"]
     assert len(wrote) == 1
     assert watched.sync() == []
+
+
+def test_nothing_is_deduplicated_against_a_pack_that_was_cut_short(watched, monkeypatch, caplog):
+    monkeypatch.setattr(folders, "_WORTH", 1)
+    store = watched.store
+    data = Random(9).randbytes(3000)
+    head = commit(store, {b"first": data})
+    watched.settle()
+    watched.sync(quick=False)
+    first = store.trees.walk_path(head.root, b"first")
+    assert first is not None
+    assert first.location is not None
+    pack = watched.packs.parent / pack_key(first.location.pack)
+    os.truncate(pack, 100)
+    watched.settle()
+    assert watched.sync() == []
+    head = commit(store, {b"again": data, b"more": b"so that it is another pack"})
+    again = store.trees.walk_path(head.root, b"again")
+    assert again is not None
+    assert again.location is not None
+    assert again.location.pack != first.location.pack
+    assert store.contents.open(again).read(0, 5000) == data
+    assert pack.name in caplog.text
+    assert bytes.fromhex(pack.name) in store.index.lost_packs()
+
+
+def test_an_index_that_was_made_anew_meanwhile_is_filled_from_all_packs(watched, monkeypatch):
+    watched.settle()
+    watched.sync(quick=False)
+    index = watched.store.index
+    before, plain = index.known_packs(), index.known_packs
+    damaged: list[bool] = []
+
+    def known_packs(first_bytes=None):
+        if not damaged:
+            damaged.append(True)
+            watched.store.environment.rebuild("for a test")
+            raise IndexDamagedError("for a test")
+        return plain(first_bytes)
+
+    monkeypatch.setattr(index, "known_packs", known_packs)
+    assert "packs/" in watched.sync()
+    assert plain() == before
+    # What was seen of the folders was of the index that is gone.
+    assert index.folders() == b""

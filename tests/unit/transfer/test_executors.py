@@ -22,3 +22,15 @@ def test_what_a_first_task_raises_is_for_who_asks_for_its_result():
         future = executor.submit(fail)
         with pytest.raises(ValueError, match="no"):
             future.result()
+
+
+def test_an_interrupt_is_for_who_asks_for_the_result_too():
+    """Else nobody would know of a pack that was being completed."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with PatientExecutor(1, "test", first=1) as executor:
+        future = executor.submit(interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            future.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.support.merging import (
     write,
 )
 from versionfs.errors import OverlapError
+from versionfs.repo import Repository
 from versionfs.workspace import Workspace, commit
 from versionfs.workspace.committing import Committing
 from versionfs.workspace.following import Dropped
@@ -45,6 +47,28 @@ def test_what_others_changed_gets_another_number(made: Made, touch: str) -> None
     assert find(ours, b"a") != number
     assert text(ours, b"a") == b"THEIRS and longer"
     assert ours.is_clean
+
+
+def test_a_commit_that_loses_the_race_is_merged_though_its_tree_was_not_stored(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tree waits in memory for its commit, in the same pack; to be merged it must be stored."""
+    ours = made.workspace
+    write(ours, b"a", 0, b"OURS!")
+    plain = Repository.advance
+    raced: list[bool] = []
+
+    def advance(repository: Repository, *arguments: Any, **more: Any) -> Any:
+        if not raced:
+            raced.append(True)
+            made.by_others(lambda other: create(other, b"theirs"))
+        return plain(repository, *arguments, **more)
+
+    monkeypatch.setattr(Repository, "advance", advance)
+    result = commit(ours, REQUEST)
+    assert result.merged
+    assert text(made.reopen(), b"a") == b"OURS! a"
+    assert find(made.workspace, b"theirs")
 
 
 def test_a_file_written_since_the_cut_never_mixes_with_theirs(made: Made) -> None:
