@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench.peers.base import Peer
-from scripts.bench.programs import ROOT, ProgramError, command
+from scripts.bench.programs import PROGRAMS, ROOT, ProgramError, command
 from versionfs.fuse import control
 
+_PYTHON = PROGRAMS / "versionfs" / "bin" / "python"
 _SCRIPT = ROOT / "scripts" / "bench" / "bin" / "versionfs"
 
 
@@ -27,7 +28,8 @@ class Versionfs(Peer):
         self.code = code
 
     def version(self) -> str:
-        return command(*self.words("--version"), folder=self.code).strip()
+        environment = {"PYTHONPATH": str(self.code)}
+        return command(*self.words("--version"), environment=environment).strip()
 
     def run(self, store: Path, *words: str | Path) -> str:
         """Runs the command line."""
@@ -39,7 +41,7 @@ class Versionfs(Peer):
 
     def words(self, *words: str | Path) -> list[str | Path]:
         """Returns how the command line is called."""
-        return [sys.executable, _SCRIPT, *words]
+        return [_PYTHON if _PYTHON.exists() else sys.executable, _SCRIPT, *words]
 
     def environment(self, store: Path) -> dict[str, str]:
         """Returns the environment that makes a store the one that is used."""
