@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from versionfs.chunking import stamp
 from versionfs.errors import CorruptionError, UnsupportedFormatError
-from versionfs.index import ChunkIndex, IndexDamagedError
+from versionfs.index import ChunkIndex
 from versionfs.objectstore import ObjectStore
 from versionfs.objectstore.naming import new_ulid
 from versionfs.pack import PackIndex, PackKind, entry_bytes
@@ -146,7 +146,4 @@ class SegmentWriter:
         name = new_ulid()
         self._objects.put(SEGMENT_PREFIX + name, encode_segment(packs))
         if self._index is not None:
-            try:
-                self._index.add_segment(name)
-            except IndexDamagedError as error:
-                log.warning("not in the index: segment %s (%s)", name, error)
+            self._index.add_own_segment(name)

@@ -53,6 +53,7 @@ class ChunkIndex:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._packs: dict[int, PackId] = {}
+        self._unwritten: frozenset[str] = frozenset()
         self._generation = environment.generation
 
     @property
@@ -166,9 +167,12 @@ class ChunkIndex:
                 cursor = transaction.cursor(self._environment.database(name))
                 cursor.putmulti([(key, encode_row(key, number, where)) for _, key, where in group])
 
+        segments = self._unwritten
+
         def first(transaction: lmdb.Transaction) -> None:
             nonlocal number
             number = self._number(transaction, pack)
+            self._put_segments(transaction, segments)
             put(transaction, batches[0])
             if len(batches) == 1:
                 self._set_number(transaction, pack, number, about)
@@ -178,6 +182,7 @@ class ChunkIndex:
             self._set_number(transaction, pack, number, about)
 
         self._environment.write(first, len(batches[0]))
+        self._unwritten -= segments
         for batch in batches[1:-1]:
             self._environment.write(partial(put, batch=batch), len(batch))
         if len(batches) > 1:
@@ -209,15 +214,34 @@ class ChunkIndex:
             cursor = transaction.cursor(self._environment.database(b"segments"))
             return {bytes(name).decode() for name in cursor.iternext(values=False)}
 
-        return self._environment.read(work)
+        return self._environment.read(work) | self._unwritten
 
     def add_segment(self, name: str) -> None:
         """Remembers that the rows of an index segment are here, as far as they are of use."""
-        self._environment.write(
-            lambda transaction: transaction.put(
-                name.encode(), b"", db=self._environment.database(b"segments")
-            )
-        )
+        self._environment.write(lambda transaction: self._put_segments(transaction, [name]))
+
+    def add_own_segment(self, name: str) -> None:
+        """Remembers a segment that was written here. It is written down with the next pack.
+
+        Should that be lost, the segment is read in vain once: not worth a wait for the disk.
+        """
+        self._unwritten = self._unwritten | {name}
+
+    def flush(self) -> None:
+        """Writes down what waits for the next pack.
+
+        Raises:
+            IndexDamagedError: the index was damaged and is now empty.
+            StorageTransientError: its disk is full.
+        """
+        names, self._unwritten = self._unwritten, frozenset()
+        if names:
+            self._environment.write(lambda transaction: self._put_segments(transaction, names))
+
+    def _put_segments(self, transaction: lmdb.Transaction, names: Iterable[str]) -> None:
+        segments = self._environment.database(b"segments")
+        for name in names:
+            transaction.put(name.encode(), b"", db=segments)
 
     def totals(self) -> tuple[int, int, set[bytes]]:
         """Returns the number of chunks, their bytes of plaintext, and the packs with metadata."""

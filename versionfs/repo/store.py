@@ -34,6 +34,7 @@ from versionfs.errors import (
     NotFoundError,
     StorageTransientError,
     UnsupportedFormatError,
+    VersionFSError,
 )
 from versionfs.index import ChunkIndex, Environment, KnownRefs, NodePlaces, SourceCache
 from versionfs.objectstore import (
@@ -171,6 +172,8 @@ class Store:
         try:
             self.source.close()
         finally:
+            with contextlib.suppress(VersionFSError):
+                self.index.flush()
             self.environment.close()
 
     def __enter__(self) -> Self:

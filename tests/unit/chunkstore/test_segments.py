@@ -106,3 +106,26 @@ def test_a_writer_holds_no_more_than_a_segment(
     writer.publish()
     counts = [len(list(decode_segment(objects.get(name), name))) for name in names(objects)]
     assert counts == [3, 2]
+
+
+def test_its_own_segment_is_written_down_with_the_next_pack_or_at_the_end(tmp_path: Path) -> None:
+    objects = LocalStore(tmp_path / "store")
+    environment = Environment(tmp_path / "index")
+    index = ChunkIndex(environment)
+
+    def written() -> set[str]:
+        return ChunkIndex(environment).segments()
+
+    for number in (1, 2):
+        packs, size = listing(number)
+        index.add_pack(packs.pack, packs.places(), size_bytes=size)
+        before = written()
+        writer = SegmentWriter(objects, index)
+        writer.add(packs, size)
+        writer.publish()
+        assert written() == before
+        assert len(index.segments()) == number
+    assert len(written()) == 1
+    index.flush()
+    assert written() == index.segments()
+    assert len(written()) == 2
