@@ -116,6 +116,12 @@ def test_nothing_to_commit_is_said_in_the_same_words(desk):
     assert plain[:2] == ordinary[:2] == ("", "versionfs: nothing to commit in photos/main\n")
 
 
+def test_a_folder_that_was_never_changed_is_nobodys_and_left_to_the_ordinary_command(desk):
+    out, err, modules = desk.commit("-m", "no")
+    assert ORDINARY in modules
+    assert (out, err) == ("", "versionfs: nothing to commit in photos/main\n")
+
+
 def test_what_a_commit_cannot_hold_is_named(desk):
     (desk.main / "a").write_text("1")
     os.mkfifo(desk.main / "pipe")

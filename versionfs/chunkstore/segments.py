@@ -11,7 +11,6 @@ hint: what it says counts only for packs that are there, and a pack in no segmen
 
 from __future__ import annotations
 
-import logging
 import struct
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,8 +23,6 @@ from versionfs.objectstore import ObjectStore
 from versionfs.objectstore.naming import new_ulid
 from versionfs.pack import PackIndex, PackKind, entry_bytes
 from versionfs.types import ID_BYTES, STAMP_BYTES, PackId
-
-log = logging.getLogger(__name__)
 
 SEGMENT_PREFIX: Final = "index/"
 SEGMENT_TARGET_BYTES: Final = 8 * 1024 * 1024

@@ -106,7 +106,7 @@ def sync_index(
             len(gone),
         )
         index.forget_packs(gone)
-    _note_found(index, present)
+    _note_found(objects, index, present)
     missing = {pack: present[pack] for pack in sorted(present.keys() - known)}
     total = len(missing)
     if missing:
@@ -158,11 +158,21 @@ def _changed(
     return None, Folders(now_ns, times) if worth else None
 
 
-def _note_found(index: ChunkIndex, present: dict[bytes, int]) -> None:
+def _note_found(objects: ObjectStore, index: ChunkIndex, present: dict[bytes, int]) -> None:
+    """Notes lost packs that are back: whole, and not only with their name."""
     with contextlib.suppress(IndexDamagedError):
-        found = index.lost_packs() & present.keys()
-        if found:
-            index.found_packs(found)
+        back = index.lost_packs() & present.keys()
+        whole = {pack for pack in back if _is_readable(objects, PackId(pack), present[pack])}
+        if whole:
+            index.found_packs(whole)
+
+
+def _is_readable(objects: ObjectStore, pack: PackId, size: int) -> bool:
+    try:
+        _read_index(objects, pack, size)
+    except (CorruptionError, NotFoundError, UnsupportedFormatError):
+        return False
+    return True
 
 
 class _Losses:
@@ -182,20 +192,24 @@ class _Losses:
         """Tells whether any pack is lost."""
         return bool(self._known)
 
-    def look(self, pack: PackId) -> None:
-        """Takes note of a pack that a segment names."""
-        if pack in self._present or pack in self._known:
+    def look(self, pack: PackId, size: int) -> None:
+        """Takes note of a pack that a segment names, with its size in bytes."""
+        if self._present.get(pack) == size or pack in self._known:
             return
         if self._known:
             # Should it only be newer than the listing, the next sync finds it.
             self._more.add(bytes(pack))
             return
-        try:
-            self._objects.size(pack_key(pack))
-        except NotFoundError:
-            log.warning("a pack is gone from the store: %s; using no metadata", pack.hex())
+        if not self._has(pack, size):
+            log.warning("a pack is gone or damaged: %s; using no metadata", pack.hex())
             self._index.forget_packs([pack])
             self._known.add(bytes(pack))
+
+    def _has(self, pack: PackId, size: int) -> bool:
+        try:
+            return self._objects.size(pack_key(pack)) == size
+        except NotFoundError:
+            return False
 
     def keep(self) -> None:
         """Lets later syncs know."""
@@ -256,7 +270,7 @@ def _add(
     report: Callable[[], None],
 ) -> None:
     for listing, size in packs:
-        losses.look(listing.pack)
+        losses.look(listing.pack, size)
         if missing.get(listing.pack) == size and _is_there(objects, listing.pack, size):
             _add_rows(index, listing, size, vouched=not losses.any())
             del missing[listing.pack]

@@ -215,6 +215,7 @@ def _without_answer(where: _Place, message: str, author: str, environ: Mapping[s
     from versionfs.repo.spec import Spec
 
     session = Session(environ)
+    session.show_log()
     spec = Spec(where.repository, where.branch, None, b"")
     target = Target(spec, where.store or None, where.state, is_workspace=True)
 

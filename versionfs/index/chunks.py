@@ -53,7 +53,8 @@ class ChunkIndex:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._packs: dict[int, PackId] = {}
-        self._unwritten: frozenset[str] = frozenset()
+        self._own: tuple[int, frozenset[str]] = environment.generation, frozenset()
+        """Names of segments that are not written down, and the index that has their rows."""
         self._generation = environment.generation
 
     @property
@@ -167,12 +168,12 @@ class ChunkIndex:
                 cursor = transaction.cursor(self._environment.database(name))
                 cursor.putmulti([(key, encode_row(key, number, where)) for _, key, where in group])
 
-        segments = self._unwritten
+        waited = self._own
 
         def first(transaction: lmdb.Transaction) -> None:
             nonlocal number
             number = self._number(transaction, pack)
-            self._put_segments(transaction, segments)
+            self._put_own(transaction, waited)
             put(transaction, batches[0])
             if len(batches) == 1:
                 self._set_number(transaction, pack, number, about)
@@ -182,7 +183,8 @@ class ChunkIndex:
             self._set_number(transaction, pack, number, about)
 
         self._environment.write(first, len(batches[0]))
-        self._unwritten -= segments
+        if self._own is waited:
+            self._own = self.generation, frozenset()
         for batch in batches[1:-1]:
             self._environment.write(partial(put, batch=batch), len(batch))
         if len(batches) > 1:
@@ -214,7 +216,7 @@ class ChunkIndex:
             cursor = transaction.cursor(self._environment.database(b"segments"))
             return {bytes(name).decode() for name in cursor.iternext(values=False)}
 
-        return self._environment.read(work) | self._unwritten
+        return self._environment.read(work) | self._own_segments()
 
     def add_segment(self, name: str) -> None:
         """Remembers that the rows of an index segment are here, as far as they are of use."""
@@ -225,7 +227,12 @@ class ChunkIndex:
 
         Should that be lost, the segment is read in vain once: not worth a wait for the disk.
         """
-        self._unwritten = self._unwritten | {name}
+        self._own = self.generation, self._own_segments() | {name}
+
+    def _own_segments(self) -> frozenset[str]:
+        """Returns the names that wait; none that waited for an index that was made anew since."""
+        generation, names = self._own
+        return names if generation == self.generation else frozenset()
 
     def flush(self) -> None:
         """Writes down what waits for the next pack.
@@ -234,9 +241,16 @@ class ChunkIndex:
             IndexDamagedError: the index was damaged and is now empty.
             StorageTransientError: its disk is full.
         """
-        names, self._unwritten = self._unwritten, frozenset()
-        if names:
-            self._environment.write(lambda transaction: self._put_segments(transaction, names))
+        waited = self._own
+        self._own = self.generation, frozenset()
+        if waited[1]:
+            self._environment.write(lambda transaction: self._put_own(transaction, waited))
+
+    def _put_own(self, transaction: lmdb.Transaction, waited: tuple[int, frozenset[str]]) -> None:
+        """Writes down names that waited, unless the index was made anew meanwhile."""
+        generation, names = waited
+        if generation == self.generation:
+            self._put_segments(transaction, names)
 
     def _put_segments(self, transaction: lmdb.Transaction, names: Iterable[str]) -> None:
         segments = self._environment.database(b"segments")

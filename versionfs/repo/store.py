@@ -171,9 +171,9 @@ class Store:
         """Ends what is being fetched and closes the index; idempotent."""
         try:
             self.source.close()
-        finally:
             with contextlib.suppress(VersionFSError):
                 self.index.flush()
+        finally:
             self.environment.close()
 
     def __enter__(self) -> Self:

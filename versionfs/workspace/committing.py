@@ -7,6 +7,7 @@ next commit.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from versionfs.workspace.workspace import Workspace
 
 _ATTEMPTS: Final = 100
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,9 +308,19 @@ def recover(workspace: Workspace, repository: str, branch: str) -> Generator[Ste
 
 def sweep(workspace: Workspace) -> Generator[Step, None, None]:
     """Removes what a kill has left of layers, if that was not done; only this machine is asked."""
-    if not workspace.is_swept:
-        yield workspace.layers.sweep()
-        workspace.is_swept = True
+    if workspace.is_swept:
+        return
+    work = workspace.layers.sweep()
+
+    def tolerant() -> None:
+        try:
+            work()
+        except OSError as error:
+            # It takes room, but nothing depends on it.
+            log.warning("what was left of changed files stays: %s", error)
+
+    yield tolerant
+    workspace.is_swept = True
 
 
 def recover_now(workspace: Workspace, repository: str, branch: str) -> None:

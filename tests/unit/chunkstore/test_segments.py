@@ -129,3 +129,16 @@ def test_its_own_segment_is_written_down_with_the_next_pack_or_at_the_end(tmp_pa
     index.flush()
     assert written() == index.segments()
     assert len(written()) == 2
+
+
+def test_its_own_segment_is_not_of_an_index_that_was_made_anew(tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "index")
+    index = ChunkIndex(environment)
+    index.add_own_segment("one")
+    environment.rebuild("for a test")
+    assert index.segments() == set()
+    packs, size = listing(1)
+    index.add_pack(packs.pack, packs.places(), size_bytes=size)
+    index.add_own_segment("two")
+    index.flush()
+    assert ChunkIndex(environment).segments() == {"two"}

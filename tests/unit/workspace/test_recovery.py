@@ -237,3 +237,21 @@ def test_the_time_of_a_write_survives_a_kill(store: Store, tmp_path: Path) -> No
             workspace.close()
     finally:
         store.close()
+
+
+def test_what_cannot_be_removed_is_no_reason_to_do_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = opened(store)
+    workspace.overlay.make(1, b"new", stat.S_IFREG | 0o644, 0, 0)
+    workspace.close()
+    workspace = opened(store)
+
+    def fails() -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(workspace.layers, "sweep", lambda: fails)
+    assert commit(workspace, CommitRequest("set", "main", "one", "me")).commit is not None
+    assert workspace.is_swept
+    assert "what was left of changed files stays" in caplog.text
+    workspace.close()
