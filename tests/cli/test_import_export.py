@@ -146,8 +146,7 @@ def test_an_interrupted_import_leaves_the_branch_as_it_was(photos):
         process.stdin.write(os.urandom(1 << 20))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err == b"versionfs: interrupted\n"
+    assert (process.returncode, err) == (130, b"versionfs: interrupted\n")
     assert photos.ok("log", "photos", "--json").out == before
     (photos.folder / "big").write_bytes(b"1")
     photos.ok("import", "big", "photos:big")

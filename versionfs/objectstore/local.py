@@ -328,8 +328,8 @@ class LocalStore:
                 os.makedirs(folder, exist_ok=True)
                 os.rename(source, path)
                 break
-            except FileNotFoundError:
-                # A remove() has pruned the folder in between.
+            except (FileNotFoundError, FileExistsError):
+                # A remove() has pruned the folder in between, or just while it was being made.
                 if attempt == _ATTEMPTS - 1 or not source.exists():
                     raise
         # A folder that is gone by now held an object that someone has removed already.
