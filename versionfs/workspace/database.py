@@ -18,8 +18,10 @@ from versionfs.errors import CorruptionError, UnsupportedFormatError
 from versionfs.workspace.journal import IDENTITY_BYTES, Mutation
 
 _SCHEMA: Final = b"1"
-_MAP_BYTES: Final = (1 << 40, 1 << 36, 1 << 32)
-"""Address space asked for, less and less where a limit forbids it."""
+_MAP_BYTES: Final = (1 << 36, 1 << 32)
+"""Address space asked for, less where a limit forbids it. A process has 128 TiB: with 1 TiB for
+each, a mount could have no more than 170 branches with changes. 64 GiB hold the records of 200
+million files."""
 
 _READERS: Final = 510
 

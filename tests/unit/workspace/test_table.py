@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from versionfs.errors import CorruptionError
 from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.workspace import database as database_module
 from versionfs.workspace import table as table_module
+from versionfs.workspace.database import Database
 from versionfs.workspace.table import Table
 
 KEYS = st.binary(min_size=1, max_size=3) | st.sampled_from([b"a", b"aa", b"ab", b"b"])
@@ -549,3 +551,9 @@ def test_nothing_of_a_closed_table_answers(tmp_path):
     ):
         with pytest.raises(ValueError, match="closed"):
             work()
+
+
+def test_many_branches_can_have_changes_at_once(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        for number in range(300):
+            stack.callback(Database(tmp_path / f"{number}", new=True).close)
