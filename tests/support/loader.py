@@ -59,6 +59,16 @@ def apply(files: Files, step: Step) -> None:
                 files[new_path + path[len(old_path) :]] = kept
 
 
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    """Writes all of it; the kernel may send it in two, and say how much was written in between.
+
+    Raises:
+        OSError: ENOTCONN: the daemon died before the rest.
+    """
+    if os.pwrite(descriptor, data, offset) < len(data):
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+
 def act(top: Path, step: Step) -> None:
     """Does a step for real."""
     match step:
@@ -66,13 +76,13 @@ def act(top: Path, step: Step) -> None:
             descriptor = os.open(top / path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             try:
                 if size:
-                    os.pwrite(descriptor, content(seed, size), 0)
+                    _write(descriptor, content(seed, size), 0)
             finally:
                 os.close(descriptor)
         case ["write", path, offset, seed, size]:
             descriptor = os.open(top / path, os.O_WRONLY)
             try:
-                os.pwrite(descriptor, content(seed, size), offset)
+                _write(descriptor, content(seed, size), offset)
             finally:
                 os.close(descriptor)
         case ["truncate", path, size]:
