@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
-from versionfs.chunkstore.source import DirectSource, Scan
+from versionfs.chunkstore.source import DirectSource, PackRange, Scan
 from versionfs.objectstore import LocalStore
 from versionfs.pack import pack_key
 from versionfs.types import PackId
@@ -45,6 +47,7 @@ class OpenPackSource(DirectSource):
         self._store = objects
         self._packs: OrderedDict[bytes, _OpenPack] = OrderedDict()
         self._lock = threading.Lock()
+        self._threads: ThreadPoolExecutor | None = None
 
     def read(
         self,
@@ -54,11 +57,8 @@ class OpenPackSource(DirectSource):
         scan: int = Scan.NONE,  # noqa: ARG002
     ) -> bytes:
         """See ``PackSource.read``."""
-        with self._lock:
-            found = self._packs.get(pack)
         try:
-            if found is None:
-                found = self._open(pack)
+            found = self._opened(pack)
             data = os.pread(found.descriptor, length, start)
             if len(data) == length:
                 return data
@@ -67,6 +67,32 @@ class OpenPackSource(DirectSource):
         # Whatever is wrong, this finds out, and says it.
         self.forget(pack)
         return self._store.get(pack_key(pack), start, length)
+
+    def prefetch(
+        self,
+        ranges: Iterable[PackRange],
+        token: object,  # noqa: ARG002
+        *,
+        scan: bool = False,  # noqa: ARG002
+    ) -> None:
+        """See ``PackSource.prefetch``: the kernel has the bytes then, nobody else."""
+        with self._lock, suppress(RuntimeError):  # There can be no more threads.
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(1, "versionfs-ahead")
+            for part in ranges:
+                self._threads.submit(self._read_ahead, part)
+
+    def _read_ahead(self, part: PackRange) -> None:
+        """Reads bytes to nowhere: they are not copied, and come as to any who reads in order."""
+        with suppress(OSError), open(os.devnull, "wb", buffering=0) as nowhere:
+            found = self._opened(part.pack)  # Open for as long as it has a name here.
+            os.sendfile(nowhere.fileno(), found.descriptor, part.start, part.length)
+
+    def _opened(self, pack: PackId) -> _OpenPack:
+        """Returns a pack that is open; opens it if it is not."""
+        with self._lock:
+            found = self._packs.get(pack)
+        return found or self._open(pack)
 
     def _open(self, pack: PackId) -> _OpenPack:
         found = _OpenPack(self._store.local_path(pack_key(pack)))
@@ -85,3 +111,6 @@ class OpenPackSource(DirectSource):
         """Closes all packs; reads under way still finish. Idempotent."""
         with self._lock:
             self._packs.clear()
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(cancel_futures=True)

@@ -15,6 +15,7 @@ from versionfs.errors import CorruptionError
 from versionfs.objectstore import WouldBlock, may_block
 from versionfs.tree.decodeahead import DecodeAhead
 from versionfs.tree.manifest import ManifestChild, ManifestNode, read_manifest_node
+from versionfs.tree.nextpack import NextPack
 from versionfs.tree.node import Leaf
 from versionfs.tree.readahead import Readahead
 from versionfs.types import NO_ID, Entry, Extent, Kind, NodeRef
@@ -152,7 +153,16 @@ class FileContent:
     read ahead of a sequential reader.
     """
 
-    __slots__ = ("_ahead", "_contents", "_ends", "_entry", "_is_compressed", "_leaf", "size")
+    __slots__ = (
+        "_ahead",
+        "_contents",
+        "_ends",
+        "_entry",
+        "_is_compressed",
+        "_leaf",
+        "_next_pack",
+        "size",
+    )
 
     def __init__(self, contents: Contents, entry: Entry) -> None:
         self._contents = contents
@@ -169,6 +179,7 @@ class FileContent:
                 self._ahead = Readahead(contents.source, entry.size, ranges)
             else:
                 self._ends = deque((0,), _READERS)
+                self._next_pack = NextPack(contents.source, self.extents)
 
     def read(self, offset: int, size: int) -> bytes:
         """Returns up to ``size`` bytes at ``offset``: fewer only at the end of the file.
@@ -206,6 +217,8 @@ class FileContent:
         if data is None:
             data = self._read(offset, end, once=goes_on)
         ends.append(end)
+        if goes_on:
+            self._next_pack.note(end)
         if goes_on and self._is_compressed:
             for _ in range(_DEPTH):
                 offset, end = end, min(end + size, self.size)
