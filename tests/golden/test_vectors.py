@@ -27,7 +27,8 @@ from versionfs.chunkstore.metadata import frame
 from versionfs.pack import PackKind, PackWriter, read_index
 from versionfs.repo.format import StoreFormat
 from versionfs.repo.refs import decode_ref, encode_ref
-from versionfs.tree.node import Child, encode_inner, encode_leaf
+from versionfs.tree.encoding import encode_inner, encode_leaf
+from versionfs.tree.node import Child
 from versionfs.tree.splitter import id_ends_node, name_ends_leaf, name_ends_node
 from versionfs.types import (
     NO_ID,

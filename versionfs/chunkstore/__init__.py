@@ -9,7 +9,11 @@ from versionfs.lazy import names_of
 if TYPE_CHECKING:
     from versionfs.chunkstore.diskcache import CacheUsage, DiskCache, default_cache_bytes
     from versionfs.chunkstore.fetching import FetchingSource, FetchStatistics
-    from versionfs.chunkstore.locations import LocationColumns, encode_locations
+    from versionfs.chunkstore.locations import (
+        ChangedLocations,
+        LocationColumns,
+        encode_locations,
+    )
     from versionfs.chunkstore.metadata import MetadataObject, MetadataReader
     from versionfs.chunkstore.metadata_writer import MetadataWriter
     from versionfs.chunkstore.openpacks import OpenPackSource
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CacheUsage",
+    "ChangedLocations",
     "ChunkWriter",
     "DirectSource",
     "DiskCache",
@@ -51,7 +56,7 @@ __getattr__ = names_of(
     {
         "diskcache": ("CacheUsage", "DiskCache", "default_cache_bytes"),
         "fetching": ("FetchStatistics", "FetchingSource"),
-        "locations": ("LocationColumns", "encode_locations"),
+        "locations": ("ChangedLocations", "LocationColumns", "encode_locations"),
         "metadata": ("MetadataObject", "MetadataReader"),
         "metadata_writer": ("MetadataWriter",),
         "openpacks": ("OpenPackSource",),

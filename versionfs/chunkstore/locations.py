@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from versionfs.errors import CorruptionError
@@ -41,18 +41,12 @@ def encode_locations(locations: Sequence[Location | None]) -> bytes:
         stored.append(store)
         offsets.append(offset)
         lengths.append(length)
-    table = list(packs)[1:]
-    return b"".join(
-        (
-            _COUNTS.pack(len(locations), len(table)),
-            *table,
-            numbers.tobytes(),
-            blocks.tobytes(),
-            stored.tobytes(),
-            offsets.tobytes(),
-            lengths.tobytes(),
-        )
-    )
+    return _section(list(packs)[1:], (numbers, blocks, stored, offsets, lengths))
+
+
+def _section(table: Sequence[bytes], columns: Sequence[array[int]]) -> bytes:
+    counts = _COUNTS.pack(len(columns[0]), len(table))
+    return b"".join((counts, *table, *[column.tobytes() for column in columns]))
 
 
 class LocationColumns:
@@ -92,15 +86,66 @@ class LocationColumns:
         number = self._numbers[index]
         if not number:
             return None
-        try:
-            pack = self._packs[number]
-        except IndexError as error:
-            raise CorruptionError(f"a location names pack {number} of its table") from error
-        assert pack is not None
         return Location(
-            pack,
+            self._pack(number),
             self._blocks[index],
             self._stored[index],
             self._offsets[index],
             self._lengths[index],
         )
+
+    def all(self) -> list[Location | None]:
+        """Returns all locations.
+
+        Raises:
+            CorruptionError: as :meth:`__getitem__`.
+        """
+        if 0 in self._numbers:
+            return [self[index] for index in range(self.count)]
+        packs = map(self._pack, self._numbers)
+        return list(map(Location, packs, self._blocks, self._stored, self._offsets, self._lengths))
+
+    def with_changed(self, changed: Mapping[int, Location | None]) -> bytes:
+        """Returns the section with other locations at some places, as if it were encoded anew.
+
+        Raises:
+            CorruptionError: as :meth:`__getitem__`.
+        """
+        parts = (self._numbers, self._blocks, self._stored, self._offsets, self._lengths)
+        columns = [array("I", bytes(part)) for part in parts]
+        packs = list(self._packs)
+        for index, where in changed.items():
+            row = (0, 0, 0, 0, 0)
+            if where is not None:
+                if where.pack not in packs:
+                    packs.append(where.pack)
+                row = (packs.index(where.pack), *where[1:])
+            for column, value in zip(columns, row, strict=True):
+                column[index] = value
+        # In the order in which they come, and none that nothing lies in any more.
+        used = [packs[n] if n < len(packs) else self._pack(n) for n in dict.fromkeys(columns[0])]
+        table = [pack for pack in used if pack is not None and pack != THIS_PACK]
+        again: dict[bytes | None, int] = {None: 0, THIS_PACK: 1}
+        again |= {pack: number for number, pack in enumerate(table, 2)}
+        numbers = [again[packs[number]] for number in columns[0]]
+        return _section(table, [array("I", numbers), *columns[1:]])
+
+    def _pack(self, number: int) -> PackId:
+        try:
+            pack = self._packs[number]
+        except IndexError as error:
+            raise CorruptionError(f"a location names pack {number} of its table") from error
+        assert pack is not None
+        return pack
+
+
+class ChangedLocations:
+    """The locations of an object that was copied, with others at some places."""
+
+    def __init__(self, columns: LocationColumns, changed: Mapping[int, Location | None]) -> None:
+        self._columns = columns
+        self.changed = changed
+
+    def encode(self, changed: Mapping[int, Location | None]) -> bytes:
+        """Returns the section; ``changed`` is ``self.changed`` as it is to be written."""
+        return self._columns.with_changed(changed)

@@ -19,7 +19,7 @@ from typing import Final
 
 from versionfs.chunking import BlockCodec, id_of, stamp
 from versionfs.chunking.blocks import BLOCK_TARGET_BYTES
-from versionfs.chunkstore.locations import THIS_PACK, encode_locations
+from versionfs.chunkstore.locations import THIS_PACK, ChangedLocations, encode_locations
 from versionfs.chunkstore.metadata import frame
 from versionfs.chunkstore.segments import SegmentWriter
 from versionfs.chunkstore.wholepacks import WholePacks
@@ -111,7 +111,7 @@ class MetadataWriter:
         kind: int,
         canonical: bytes,
         attributes: bytes,
-        locations: Sequence[Location | None],
+        locations: Sequence[Location | None] | ChangedLocations,
     ) -> NodeRef:
         """Stores an object unless the store has it, and returns its reference.
 
@@ -134,9 +134,7 @@ class MetadataWriter:
             and self._writer.size_bytes + self._run_bytes // 2 >= PACK_TARGET_BYTES
         ):
             self._seal()
-        blob = frame(
-            canonical, attributes, encode_locations([self._for_writing(w) for w in locations])
-        )
+        blob = frame(canonical, attributes, self._encode(locations))
         if self._run_bytes and self._run_bytes + len(blob) > BLOCK_TARGET_BYTES:
             self._close_block()
         where = Location(self._ticket, -1, -1, self._run_bytes, len(blob))
@@ -165,6 +163,13 @@ class MetadataWriter:
                 if (found := pending.get(key)) is not None:
                     break
         return found
+
+    def _encode(self, locations: Sequence[Location | None] | ChangedLocations) -> bytes:
+        """Returns a location section as it is to be written."""
+        written = self._for_writing
+        if isinstance(locations, ChangedLocations):
+            return locations.encode({at: written(w) for at, w in locations.changed.items()})
+        return encode_locations([written(w) for w in locations])
 
     def _for_writing(self, where: Location | None) -> Location | None:
         """Returns a location as it is to be written into an object of the current pack."""

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
         empty_directory,
         with_root,
     )
+    from versionfs.tree.encoding import decode_xattrs, encode_xattrs
     from versionfs.tree.fileedit import EMPTY_FILE, FileEditor, StoredFile
     from versionfs.tree.manifest import ManifestBuilder, ManifestChild
     from versionfs.tree.merge import Conflict, MergeResult, merge_trees
-    from versionfs.tree.node import Child, Inner, Leaf, decode_xattrs, encode_xattrs
+    from versionfs.tree.node import Child, Inner, Leaf
     from versionfs.tree.numbers import (
         INDEX_MASK,
         InodeTable,
@@ -100,7 +101,8 @@ __getattr__ = names_of(
         "fileedit": ("EMPTY_FILE", "FileEditor", "StoredFile"),
         "manifest": ("ManifestBuilder", "ManifestChild"),
         "merge": ("Conflict", "MergeResult", "merge_trees"),
-        "node": ("Child", "Inner", "Leaf", "decode_xattrs", "encode_xattrs"),
+        "encoding": ("decode_xattrs", "encode_xattrs"),
+        "node": ("Child", "Inner", "Leaf"),
         "numbers": (
             "INDEX_MASK",
             "InodeTable",

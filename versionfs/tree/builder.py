@@ -34,6 +34,9 @@ class Shape(Protocol[Item, ChildT]):
     def read_leaf(self, child: ChildT) -> Sequence[Item]:
         """Returns the items of a stored leaf."""
 
+    def end_of_leaf(self, child: ChildT) -> tuple[int, bool]:
+        """Returns how many items a stored leaf has, and if a leaf may end behind its last one."""
+
     def read_inner(self, child: ChildT) -> Sequence[ChildT]:
         """Returns the children of a stored inner node."""
 
@@ -54,6 +57,16 @@ class Builder(Generic[Item, ChildT]):
         count = len(items)
         if count >= MIN_ITEMS and (count >= MAX_ITEMS or self._shape.ends_leaf(item)):
             self._close_leaf()
+
+    @property
+    def is_between_leaves(self) -> bool:
+        """Whether a leaf begins with the next item."""
+        return not self._items
+
+    def add_leaf(self, child: ChildT) -> None:
+        """Adds a leaf that is known to end where a leaf of this tree does; one begins with it."""
+        assert not self._items
+        self._append(child, 1)
 
     def add_child(self, child: ChildT, level: int, *, rightmost: bool) -> None:
         """Adds a stored node of another tree, of the given level, with all that is in it.
@@ -79,8 +92,7 @@ class Builder(Generic[Item, ChildT]):
     def _is_open(self, child: ChildT, level: int) -> bool:
         """Tells whether a node of the right edge would take in an item that follows."""
         if level == 0:
-            leaf = self._shape.read_leaf(child)
-            return not leaf or not self._closes(len(leaf), self._shape.ends_leaf(leaf[-1]))
+            return not self._closes(*self._shape.end_of_leaf(child))
         children = self._shape.read_inner(child)
         last = children[-1]
         closes = self._closes(len(children), self._shape.ends_node(last, level))

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from versionfs.chunkstore import MetadataWriter
 from versionfs.tree.builder import Builder
-from versionfs.tree.node import Child, Inner, encode_inner, encode_leaf
+from versionfs.tree.encoding import encode_inner, encode_leaf
+from versionfs.tree.node import Child, Inner
 from versionfs.tree.reader import Trees
+from versionfs.tree.replacing import Replacing
 from versionfs.tree.splitter import name_ends_leaf, name_ends_node
 from versionfs.types import NO_ID, NO_STAMP, Entry, Kind, NodeRef, ObjectKind
 
@@ -46,8 +48,11 @@ class _TreeShape:
         )
 
     def read_leaf(self, child: Child) -> Sequence[Entry]:
-        leaf = self._trees.leaf(child.ref)
-        return [leaf.entry(index) for index in range(leaf.count)]
+        return self._trees.leaf(child.ref).entries()
+
+    def end_of_leaf(self, child: Child) -> tuple[int, bool]:
+        names = self._trees.leaf(child.ref).names
+        return len(names), bool(names) and name_ends_leaf(names[-1])
 
     def read_inner(self, child: Child) -> Sequence[Child]:
         node = self._trees.node(child.ref)
@@ -63,14 +68,17 @@ class TreeEditor:
 
     def __init__(self, trees: Trees, writer: MetadataWriter, old: NodeRef | None = None) -> None:
         self._trees = trees
+        self._writer = writer
         self._shape = _TreeShape(trees, writer)
         self._builder: Builder[Entry, Child] = Builder(self._shape)
         self._old = old
         self._started = old is None
         # What of the old tree is still to come: (children, next, level of children, right edge).
         self._inner: list[tuple[Sequence[Child], int, int, bool]] = []
+        # Of the leaf that is edited: its entries, or that they have only been replaced so far.
         self._leaf: Sequence[Entry] = ()
         self._next = 0
+        self._replacing: Replacing | None = None
 
     @property
     def edited(self) -> bool:
@@ -83,23 +91,37 @@ class TreeEditor:
         node = self._trees.node(self._old)
         if isinstance(node, Inner):
             self._inner.append((node.children, 0, node.level - 1, True))
-        else:
-            self._leaf = [node.entry(index) for index in range(node.count)]
+        elif node.count:
+            self._replacing = Replacing(self._trees.summary(self._old), node, is_last=True)
 
     def set(self, entry: Entry) -> None:
         """Adds the entry, or puts it in the place of the one of that name."""
-        self._advance(entry.name)
-        self._builder.add(entry)
+        if not self._advance(entry.name, entry):
+            self._builder.add(entry)
 
     def remove(self, name: bytes) -> None:
         """Removes the entry of that name; no error when there is none."""
         self._advance(name)
 
-    def _advance(self, name: bytes) -> None:
-        """Takes over all old entries before the name, and skips the one of that name."""
+    def _advance(self, name: bytes, entry: Entry | None = None) -> bool:
+        """Takes over all old entries before the name, and skips the one of that name.
+
+        Returns whether ``entry``, which has that name, has taken its place where it was.
+        """
         if not self._started:
             self._start()
         while True:
+            replacing = self._replacing
+            if replacing is not None:
+                held = replacing.holds(name)
+                if held and entry is not None and replacing.replace(entry):
+                    return True
+                self._replacing = None
+                if held or replacing.is_last:
+                    # What comes before or behind decides anew where leaves end.
+                    self._leaf, self._next = replacing.entries(), 0
+                else:
+                    self._builder.add_leaf(replacing.write(self._writer))
             leaf, at = self._leaf, self._next
             while at < len(leaf) and leaf[at].name < name:
                 self._builder.add(leaf[at])
@@ -108,9 +130,9 @@ class TreeEditor:
             if at < len(leaf):
                 if leaf[at].name == name:
                     self._next += 1
-                return
+                return False
             if not self._inner:
-                return
+                return False
             children, index, level, edge = self._inner.pop()
             if index == len(children):
                 continue
@@ -121,11 +143,13 @@ class TreeEditor:
                 self._builder.add_child(child, level, rightmost=edge_child)
             else:
                 self._inner.append((children, index + 1, level, edge))
-                if level == 0:
-                    self._leaf = self._shape.read_leaf(child)
-                    self._next = 0
-                else:
+                if level > 0:
                     self._inner.append((self._shape.read_inner(child), 0, level - 1, edge_child))
+                elif self._builder.is_between_leaves:
+                    leaf_of = self._trees.leaf(child.ref)
+                    self._replacing = Replacing(child, leaf_of, is_last=edge_child)
+                else:
+                    self._leaf, self._next = self._shape.read_leaf(child), 0
 
     def finish(self) -> Child:
         """Returns the root of the directory as edited."""
@@ -134,6 +158,9 @@ class TreeEditor:
             return self._trees.summary(self._old)
         for entry in self._leaf[self._next :]:
             self._builder.add(entry)
+        if self._replacing is not None:
+            # Nothing comes behind the last one any more: it ends where it did, too.
+            self._builder.add_leaf(self._replacing.write(self._writer))
         while self._inner:
             children, index, level, edge = self._inner.pop()
             last = len(children) - 1

@@ -112,6 +112,10 @@ class _ManifestShape:
         items = self._read(child.ref).items
         return [item for item in items if isinstance(item, Extent)]
 
+    def end_of_leaf(self, child: ManifestChild) -> tuple[int, bool]:
+        items = self.read_leaf(child)
+        return len(items), bool(items) and self.ends_leaf(items[-1])
+
     def read_inner(self, child: ManifestChild) -> Sequence[ManifestChild]:
         items = self._read(child.ref).items
         return [item for item in items if isinstance(item, ManifestChild)]

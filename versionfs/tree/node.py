@@ -1,29 +1,17 @@
-"""The codec of tree nodes. Columns, little-endian, so that a lookup decodes nothing but the names.
-
-leaf, canonical    level u8 = 0 · 3 zero bytes · count u32 · names length u32 · names joined by NUL
-                   · kind u8 · mode u16 · size u64 · files u64 · content 32 B (each ``count`` times)
-                   · extras u32 · per extra: index u32, target length u32, xattrs length u32 ·
-                   the extras' bytes
-leaf, attributes   mtime i64 · uid u32 · gid u32 · stamp 16 B (each ``count`` times)
-inner, canonical   level u8 ≥ 1 · 3 zero bytes · count u32 · names length u32 · last name of each
-                   child joined by NUL · entries u64 · files u64 · bytes u64 · child id 32 B
-inner, attributes  stamp 16 B (``count`` times)
-
-Locations are one per entry or child (chunkstore/locations.py). An extra holds a symlink's target
-and the extended attributes: per attribute name length u16, value length u32, name, value.
-"""
+"""Decoded tree nodes. What their bytes mean: ``tree/encoding.py``."""
 
 from __future__ import annotations
 
 import struct
-import sys
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import repeat
 from operator import lt
 from typing import Final, NamedTuple
 
 from versionfs.chunkstore import LocationColumns, MetadataObject
 from versionfs.errors import CorruptionError
+from versionfs.tree.encoding import COUNT, EXTRA, HEAD, decode_xattrs
 from versionfs.types import (
     ID_BYTES,
     STAMP_BYTES,
@@ -34,13 +22,6 @@ from versionfs.types import (
     Xattrs,
 )
 
-if sys.byteorder != "little":  # pragma: no cover
-    raise ImportError("versionfs runs on little-endian machines only")
-
-_HEAD: Final = struct.Struct("<B3xII")
-_EXTRA: Final = struct.Struct("<III")
-_XATTR: Final = struct.Struct("<HI")
-_COUNT: Final = struct.Struct("<I")
 _KINDS: Final = frozenset(int(kind) for kind in Kind)
 _OBJECT_BYTES: Final = 2_500
 """What a leaf takes beside its data: eleven memoryviews of 184 bytes, and itself."""
@@ -54,83 +35,6 @@ class Child(NamedTuple):
     entries: int
     files: int
     size: int
-
-
-def encode_xattrs(xattrs: Xattrs) -> bytes:
-    """Returns extended attributes as they are in an extra."""
-    return b"".join(_XATTR.pack(len(name), len(value)) + name + value for name, value in xattrs)
-
-
-def decode_xattrs(data: bytes) -> Xattrs:
-    """Returns the extended attributes of an extra."""
-    result = []
-    at = 0
-    while at < len(data):
-        name_length, value_length = _XATTR.unpack_from(data, at)
-        at += _XATTR.size
-        middle = at + name_length
-        result.append((data[at:middle], data[middle : middle + value_length]))
-        at = middle + value_length
-    return tuple(result)
-
-
-def encode_leaf(entries: Sequence[Entry]) -> tuple[bytes, bytes, list[Location | None]]:
-    """Returns a leaf's canonical part, attributes and locations. Names are sorted and distinct."""
-    count = len(entries)
-    names = b"\0".join([e.name for e in entries])
-    extras = bytearray()
-    payload = bytearray()
-    extra_count = 0
-    for index, entry in enumerate(entries):
-        if entry.target or entry.xattrs:
-            attributes = encode_xattrs(entry.xattrs)
-            extras += _EXTRA.pack(index, len(entry.target), len(attributes))
-            payload += entry.target
-            payload += attributes
-            extra_count += 1
-    canonical = b"".join(
-        (
-            _HEAD.pack(0, count, len(names)),
-            names,
-            bytes([e.kind for e in entries]),
-            struct.pack(f"<{count}H", *[e.mode for e in entries]),
-            struct.pack(f"<{count}Q", *[e.size for e in entries]),
-            struct.pack(f"<{count}Q", *[e.files for e in entries]),
-            b"".join([e.content for e in entries]),
-            _COUNT.pack(extra_count),
-            extras,
-            payload,
-        )
-    )
-    attributes = b"".join(
-        (
-            struct.pack(f"<{count}q", *[e.mtime_ns for e in entries]),
-            struct.pack(f"<{count}I", *[e.uid for e in entries]),
-            struct.pack(f"<{count}I", *[e.gid for e in entries]),
-            b"".join([e.stamp for e in entries]),
-        )
-    )
-    return canonical, attributes, [e.location for e in entries]
-
-
-def encode_inner(
-    level: int, children: Sequence[Child]
-) -> tuple[bytes, bytes, list[Location | None]]:
-    """Returns an inner node's canonical part, attributes and locations."""
-    count = len(children)
-    names = b"\0".join([c.key for c in children])
-    canonical = b"".join(
-        (
-            _HEAD.pack(level, count, len(names)),
-            names,
-            struct.pack(f"<{count}Q", *[c.entries for c in children]),
-            struct.pack(f"<{count}Q", *[c.files for c in children]),
-            struct.pack(f"<{count}Q", *[c.size for c in children]),
-            b"".join([c.ref.id for c in children]),
-        )
-    )
-    attributes = b"".join([c.ref.stamp for c in children])
-    return canonical, attributes, [c.ref.location for c in children]
 
 
 def _valid_names(names: list[bytes]) -> bool:
@@ -172,8 +76,8 @@ class Leaf:
 
     def __init__(self, source: MetadataObject) -> None:
         data = source.canonical
-        _, count, names_length = _HEAD.unpack_from(data)
-        at = _HEAD.size
+        _, count, names_length = HEAD.unpack_from(data)
+        at = HEAD.size
         names = bytes(data[at : at + names_length])
         self.names: list[bytes] = names.split(b"\0") if count else []
         at += names_length
@@ -213,14 +117,14 @@ class Leaf:
 
     @staticmethod
     def _decode_extras(data: memoryview, at: int) -> dict[int, tuple[bytes, bytes]]:
-        (count,) = _COUNT.unpack_from(data, at)
+        (count,) = COUNT.unpack_from(data, at)
         if not count:
             return {}
         extras = {}
-        table = at + _COUNT.size
-        at = table + count * _EXTRA.size
+        table = at + COUNT.size
+        at = table + count * EXTRA.size
         for row in range(count):
-            index, target, xattrs = _EXTRA.unpack_from(data, table + row * _EXTRA.size)
+            index, target, xattrs = EXTRA.unpack_from(data, table + row * EXTRA.size)
             middle = at + target
             extras[index] = (bytes(data[at:middle]), bytes(data[middle : middle + xattrs]))
             at = middle + xattrs
@@ -247,6 +151,11 @@ class Leaf:
     def extras(self) -> dict[int, tuple[bytes, bytes]]:
         """Targets and encoded extended attributes by the number of the entry that has any."""
         return self._extras
+
+    @property
+    def stamps(self) -> memoryview:
+        """The column of stamps, 16 bytes each."""
+        return self._stamps
 
     def content(self, index: int) -> bytes:
         """Returns the content id of an entry."""
@@ -277,12 +186,17 @@ class Leaf:
 
     def location(self, index: int) -> Location | None:
         """Returns where an entry's chunk or root node lies."""
+        return self.locations[index]
+
+    @property
+    def locations(self) -> LocationColumns:
+        """Where the entries' chunks and root nodes lie."""
         if self._locations is None:
             columns = self._source.location_columns
             if columns.count != self.count:
                 raise CorruptionError("a tree leaf's locations are malformed")
             self._locations = columns
-        return self._locations[index]
+        return self._locations
 
     def entry(self, index: int) -> Entry:
         """Returns an entry, whole."""
@@ -302,6 +216,31 @@ class Leaf:
             self.location(index),
         )
 
+    def entries(self) -> list[Entry]:
+        """Returns all entries, whole, in half the time that :meth:`entry` takes for each."""
+        count, contents, stamps = self.count, bytes(self._contents), bytes(self._stamps)
+        return list(
+            map(
+                Entry,
+                self.names,
+                self.kinds,
+                self.modes,
+                self.sizes,
+                self.files,
+                [contents[at : at + ID_BYTES] for at in range(0, len(contents), ID_BYTES)],
+                map(self.target, range(count)) if self._extras else repeat(b""),
+                map(self.xattrs, range(count)) if self._extras else repeat(()),
+                self.mtimes,
+                self.uids,
+                self.gids,
+                [
+                    stamps[at : at + STAMP_BYTES]
+                    for at in range(0, STAMP_BYTES * count, STAMP_BYTES)
+                ],
+                self.locations.all(),
+            )
+        )
+
     def totals(self) -> tuple[int, int, int]:
         """Returns the entries, the files and the bytes of the subtree."""
         symlink = Kind.SYMLINK
@@ -316,10 +255,10 @@ class Inner:
 
     def __init__(self, source: MetadataObject) -> None:
         data = source.canonical
-        level, count, names_length = _HEAD.unpack_from(data)
+        level, count, names_length = HEAD.unpack_from(data)
         self.level: int = level
-        at = _HEAD.size + names_length
-        names = bytes(data[_HEAD.size : at])
+        at = HEAD.size + names_length
+        names = bytes(data[HEAD.size : at])
         self.keys: list[bytes] = names.split(b"\0") if count else []
         columns = source.location_columns
         if (

@@ -6,7 +6,8 @@ import pytest
 
 from versionfs.chunkstore import MetadataObject, encode_locations
 from versionfs.errors import CorruptionError
-from versionfs.tree.node import decode, encode_leaf
+from versionfs.tree.encoding import encode_leaf
+from versionfs.tree.node import decode
 from versionfs.types import NO_ID, NO_STAMP, Entry, Kind, PackId
 
 
