@@ -253,6 +253,35 @@ def test_removing_all_but_one_entry_leaves_one_leaf(
     assert emptied.id == write_directory(shared, {}).id
 
 
+@pytest.mark.parametrize("left", [1, 20, 100, 700, 5000, 12_000])
+def test_the_right_edge_alone_is_the_tree_that_building_it_gives(
+    shared: Store, large: tuple[Model, NodeRef], left: int
+) -> None:
+    model, root = large
+    ordered = sorted(model)
+    for kept in (ordered[-left:], [ordered[0], *ordered[-left:]]):
+        edits: dict[bytes, Entry | None] = dict.fromkeys(model.keys() - set(kept))
+        edited = edit_directory(shared, root, edits)
+        built = write_directory(shared, {name: model[name] for name in kept})
+        assert (edited.id, edited.stamp) == (built.id, built.stamp)
+
+
+def test_a_last_node_of_one_leaf_is_that_leaf_when_it_is_alone(
+    shared: Store, large: tuple[Model, NodeRef]
+) -> None:
+    model, root = large
+    node = shared.trees.node(root)
+    assert isinstance(node, Inner)
+    ordered = sorted(model)
+    behind = bisect_right(ordered, node.children[0].key)
+    some = {name: model[name] for name in ordered[: behind + 5]}
+    shorter = write_directory(shared, some)
+    assert height(shared, shorter) == 3
+    last = {name: model[name] for name in ordered[behind : behind + 5]}
+    edited = edit_directory(shared, shorter, dict.fromkeys(some.keys() - last.keys()))
+    assert edited.id == write_directory(shared, last).id
+
+
 def test_one_changed_entry_changes_one_node_of_each_level(
     shared: Store, large: tuple[Model, NodeRef]
 ) -> None:

@@ -86,6 +86,17 @@ class Builder(Generic[Item, ChildT]):
             for index, below in enumerate(children):
                 self.add_child(below, level - 1, rightmost=rightmost and index == last)
 
+    def add_last(self, child: ChildT, level: int) -> None:
+        """Adds a stored node from the right edge of another tree, behind which nothing comes.
+
+        It ends where the tree ends, here as there, so its last items need no look.
+        """
+        # An inner node alone might not be the lowest one that holds everything.
+        if self._at_boundary(level) and (level == 0 or any(self._levels[level:])):
+            self._append(child, level + 1)
+        else:
+            self.add_child(child, level, rightmost=True)
+
     def _at_boundary(self, level: int) -> bool:
         return not self._items and not any(self._levels[:level])
 

@@ -163,9 +163,11 @@ class TreeEditor:
             self._builder.add_leaf(self._replacing.write(self._writer))
         while self._inner:
             children, index, level, edge = self._inner.pop()
-            last = len(children) - 1
-            for at in range(index, len(children)):
-                self._builder.add_child(children[at], level, rightmost=edge and at == last)
+            last = len(children) - 1 if edge else len(children)
+            for child in children[index:last]:
+                self._builder.add_child(child, level, rightmost=False)
+            for child in children[max(index, last) :]:
+                self._builder.add_last(child, level)
         return self._builder.finish()
 
 
