@@ -1,20 +1,23 @@
 """Which folders of packs are as they were when they were listed, in a store in a local folder.
 
 To list all packs takes a look at each, and a commit would do that before anything else. A folder
-whose mtime is what it was has the names that it had. That a file was cut short it does not tell:
-all are listed again within the hour, and a pack is looked at before anything is deduplicated
+whose times are what they were has the names that it had. That a file was cut short it does not
+tell: all are listed again within the hour, and a pack is looked at before anything is deduplicated
 against it (:mod:`versionfs.chunkstore.wholepacks`).
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from versionfs.syscalls import SEEN_BYTES, UNSEEN, seen, unchanged
 
 FOLDERS: Final = 256
 FULL_SECONDS: Final = 3600.0
@@ -23,81 +26,86 @@ FULL_SECONDS: Final = 3600.0
 _SETTLED_NS: Final = 2_000_000_000
 """An mtime may be as old as this and yet come again, with another name in the folder: clocks have
 steps."""
-_NAME_LENGTH: Final = 2
-_MISSING: Final = -1
-_RECENT: Final = 0
-_FORMAT: Final = struct.Struct(f"<q{FOLDERS}q")
+_MISSING: Final = b"\xff" * SEEN_BYTES
+_NAMES: Final = [b"%02x" % at for at in range(FOLDERS)]
+_LISTED: Final = struct.Struct("<q")
+_BYTES: Final = _LISTED.size + SEEN_BYTES * (1 + FOLDERS)
 _WORTH: Final = 16
 """Folders that are listed anew each time before it is written down how they are: to write waits for
 the disk."""
 
-Times = tuple[int, ...]
-"""The mtime in ns of each folder; _MISSING, or _RECENT for one that has to be listed."""
-
 
 class Folders(NamedTuple):
-    """What is remembered: when all packs were listed, in ns, and the times since."""
+    """How the folders were.
+
+    ``listed_ns`` is when all packs were listed; ``top`` is what was seen of the folder that they
+    are in, ``folders`` of each: UNSEEN of one that has to be listed.
+    """
 
     listed_ns: int
-    times: Times
+    top: bytes
+    folders: Sequence[bytes]
 
     def encode(self) -> bytes:
         """Returns it as bytes."""
-        return _FORMAT.pack(self.listed_ns, *self.times)
+        return b"".join((_LISTED.pack(self.listed_ns), self.top, *self.folders))
 
     @classmethod
     def decode(cls, value: bytes) -> Folders | None:
         """Returns what was encoded; None for anything else."""
-        if len(value) != _FORMAT.size:
+        if len(value) != _BYTES:
             return None
-        listed_ns, *times = _FORMAT.unpack(value)
-        return cls(listed_ns, tuple(times))
+        (listed_ns,) = _LISTED.unpack_from(value)
+        first, *folders = range(_LISTED.size, _BYTES, SEEN_BYTES)
+        parts = [value[at : at + SEEN_BYTES] for at in folders]
+        return cls(listed_ns, value[first : first + SEEN_BYTES], parts)
 
     def are_recent(self, now_ns: int) -> bool:
         """Whether all packs were listed not long ago."""
         return 0 <= now_ns - self.listed_ns < FULL_SECONDS * 1e9
 
-    def changed(self, now: Times) -> list[int]:
-        """Returns the folders that are not as they were."""
-        return [at for at, old in enumerate(self.times) if old != now[at] or old == _RECENT]
-
-    def is_worth_writing(self, now: Times) -> bool:
+    def is_worth_writing(self, now: Folders) -> bool:
         """Whether so many folders changed that they should be remembered as they are now."""
-        pairs = zip(self.times, now, strict=True)
-        return sum(old != new != _RECENT for old, new in pairs) >= _WORTH
+        pairs = zip(self.folders, now.folders, strict=True)
+        return sum(old != new != UNSEEN for old, new in pairs) >= _WORTH
 
 
-def times_of(packs: Path) -> Times:
-    """Returns the times of the folders below ``packs``; before they are listed.
+def look(packs: Path, now_ns: int) -> Folders:
+    """Returns how the folders below ``packs`` are; for when all will be listed."""
+    return look_again(packs, Folders(now_ns, UNSEEN, [_MISSING] * FOLDERS))[0]
 
-    One that changed just now has to be listed again.
+
+def look_again(packs: Path, before: Folders) -> tuple[Folders, list[int]]:
+    """Returns how the folders are now, and which are to be listed.
+
+    One that changed just now is to be listed the next time, too.
     """
+    prefix = os.fsencode(packs) + b"/"
     latest = time.time_ns() - _SETTLED_NS
-    times = [_MISSING] * FOLDERS
-    with suppress(OSError), _opened(packs) as descriptor, os.scandir(descriptor) as entries:
-        for entry in entries:
-            if len(entry.name) == _NAME_LENGTH:
-                with suppress(ValueError):
-                    times[int(entry.name, 16)] = _time_of(entry, latest)
-    return tuple(times)
+    folders = list(before.folders)
+    top = _seen(prefix, latest)
+    there = [at for at, old in enumerate(folders) if old != _MISSING]
+    others = unchanged(prefix, [_NAMES[at] for at in there], [folders[at] for at in there]).others
+    changed = [there[at] for at in others]
+    if top == UNSEEN or top != before.top:
+        names = set()
+        with suppress(OSError):
+            names = set(os.listdir(prefix))
+        changed += [at for at in range(FOLDERS) if folders[at] == _MISSING and _NAMES[at] in names]
+    for at in changed:
+        folders[at] = _seen(prefix + _NAMES[at], latest)
+    return Folders(before.listed_ns, top, folders), sorted(changed)
 
 
-def _time_of(entry: os.DirEntry[str], latest: int) -> int:
+def _seen(path: bytes, latest: int) -> bytes:
     try:
-        changed = entry.stat().st_mtime_ns
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return _MISSING
     except OSError:
-        return _RECENT
-    return changed if 0 < changed < latest else _RECENT
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    # Below a descriptor the kernel looks up one name, not a path.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        return UNSEEN
+    settled = stat.S_ISDIR(status.st_mode) and 0 < status.st_mtime_ns < latest
+    return seen(status) if settled else UNSEEN
 
 
 def folder_key(at: int) -> str:

@@ -18,10 +18,11 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Final
 
-from versionfs.chunkstore.folders import Folders, folder_key, times_of
+from versionfs.chunkstore.folders import Folders, folder_key, look, look_again
 from versionfs.chunkstore.parallel import in_order
 from versionfs.chunkstore.segments import SEGMENT_PREFIX, SegmentPack, decode_segment
 from versionfs.errors import CorruptionError, NotFoundError, UnsupportedFormatError
@@ -114,7 +115,7 @@ def sync_index(
     if remember is not None and index.generation == generation:
         # Not before: what is in a folder that is as it was must be in the index.
         with contextlib.suppress(IndexDamagedError):
-            index.put_folders(remember.encode())
+            remember()
     return total
 
 
@@ -142,20 +143,24 @@ def _add_missing(
 
 def _changed(
     objects: ObjectStore, index: ChunkIndex, *, quick: bool
-) -> tuple[list[int] | None, Folders | None]:
-    """Returns the folders of packs to look at, None for all; and what to remember afterwards."""
+) -> tuple[list[int] | None, Callable[[], None] | None]:
+    """Returns the folders of packs to look at, None for all; and what remembers them afterwards."""
     if not isinstance(objects, LocalStore):
         return None, None
-    now_ns, times = time.time_ns(), times_of(objects.local_path("packs"))
-    before, lost = None, True
+    written, kept, lost = b"", b"", True
     with contextlib.suppress(IndexDamagedError):
-        before, lost = Folders.decode(index.folders()), bool(index.lost_packs())
+        (written, kept), lost = index.folders(), bool(index.lost_packs())
+    last, before = Folders.decode(written), Folders.decode(kept)
+    packs, now_ns = objects.local_path("packs"), time.time_ns()
+    changed: list[int] | None = None
     # While one is lost, all that are there have to be told from those that are not.
     if before is not None and quick and not lost and before.are_recent(now_ns):
-        changed = before.changed(times)
-        return changed, before._replace(times=times) if before.is_worth_writing(times) else None
-    worth = before is None or not before.are_recent(now_ns) or before.is_worth_writing(times)
-    return None, Folders(now_ns, times) if worth else None
+        now, changed = look_again(packs, before)
+    else:
+        now = look(packs, now_ns)
+    if last is None or not last.are_recent(now_ns) or last.is_worth_writing(now):
+        return changed, partial(index.put_folders, now.encode())
+    return changed, partial(index.keep_folders, written, now.encode())
 
 
 def _note_found(objects: ObjectStore, index: ChunkIndex, present: dict[bytes, int]) -> None:

@@ -27,6 +27,7 @@ import trio
 
 from versionfs.errors import InvalidInputError, NotFoundError, StorageError, VersionFSError
 from versionfs.fuse.changes import encode_change, encode_result
+from versionfs.readable import human_size
 from versionfs.repo import Store
 from versionfs.vfs import Branch, Branches, Invalidation
 from versionfs.workspace import (
@@ -46,8 +47,8 @@ from versionfs.workspace import (
 
 log = logging.getLogger(__name__)
 
-_TIDY_SECONDS: Final = 0.05
-"""Whoever opens a branch folder wants something else first."""
+_TIDY_SECONDS: Final = 0.002
+"""Whoever opens a branch folder wants something else first, but may commit soon."""
 
 T = TypeVar("T")
 Reply = dict[str, Any]
@@ -75,21 +76,24 @@ class WorkspaceService:
     async def tidy(self) -> None:
         """Removes what a kill has left in each workspace soon after it is opened, for ever.
 
-        Else the first who commits would wait for that.
+        Else the first who commits would wait for that, and for what is only loaded or looked at
+        for the first time.
         """
         send, opened = trio.open_memory_channel[Branch](math.inf)
         self._branches.on_open = send.send_nowait
         for branch in self._branches:
             send.send_nowait(branch)
+        await _in_thread(lambda: human_size(0))
         async for branch in opened:
             await trio.sleep(_TIDY_SECONDS)
             try:
                 async with self._locks[branch]:
                     with trio.CancelScope(shield=True):
                         await self._steps(branch, sweep(branch.workspace))
+                if not branch.workspace.is_clean and self._store.objects.is_local:
+                    await _in_thread(lambda: self._store.sync_index(quick=True))
             except Exception as error:  # noqa: BLE001  (the first command does it again)
-                name = f"{branch.repository}/{branch.name}"
-                log.info("what was left in %s is removed later: %s", name, error)
+                log.info("not prepared: %s/%s: %s", branch.repository, branch.name, error)
 
     async def answer(self, message: Reply) -> Reply:
         """Answers a request: ``owned`` is false if another process may own the workspace.
@@ -133,7 +137,6 @@ class WorkspaceService:
 
             def publish() -> None:
                 committing.publish()
-                # What it takes to tell sizes is loaded here, for the first time.
                 result.update(encode_result(committing.result))
 
             await self._steps(branch, fetched(committing.cut))

@@ -56,6 +56,7 @@ class ChunkIndex:
         self._own: tuple[int, frozenset[str]] = environment.generation, frozenset()
         """Names of segments that are not written down, and the index that has their rows."""
         self._generation = environment.generation
+        self._kept_folders = b"", b""
 
     @property
     def generation(self) -> int:
@@ -320,13 +321,23 @@ class ChunkIndex:
             lambda transaction: self._put_lost(transaction, self._lost(transaction) - back)
         )
 
-    def folders(self) -> bytes:
-        """Returns what :meth:`put_folders` put; empty if nothing."""
+    def folders(self) -> tuple[bytes, bytes]:
+        """Returns what :meth:`put_folders` put, empty if nothing; and what was kept since, if so.
+
+        What is kept counts only on top of what was written down when it was: who writes, in any
+        process, or makes the index anew, knows better.
+        """
 
         def work(transaction: lmdb.Transaction) -> bytes:
             return bytes(transaction.get(b"folders", db=self._environment.database(b"meta")) or b"")
 
-        return self._environment.read(work)
+        written = self._environment.read(work)
+        since, kept = self._kept_folders
+        return written, kept if written and written == since else written
+
+    def keep_folders(self, written: bytes, value: bytes) -> None:
+        """Remembers how folders are now in this process only: to write waits for the disk."""
+        self._kept_folders = written, value
 
     def put_folders(self, value: bytes) -> None:
         """Remembers how the folders of packs were, whose packs are all here."""

@@ -11,9 +11,9 @@ from random import Random
 import pytest
 
 from tests.mount.support import commit
-from versionfs.chunkstore import folders
+from versionfs.chunkstore import folders, sync_index
 from versionfs.config import load_settings
-from versionfs.index import IndexDamagedError
+from versionfs.index import ChunkIndex, IndexDamagedError
 from versionfs.objectstore import LocalStore
 from versionfs.pack import pack_key
 from versionfs.repo import Store
@@ -46,6 +46,13 @@ class Watched:
     def sync(self, *, quick: bool = True) -> list[str]:
         self.listed.clear()
         self.store.sync_index(quick=quick)
+        return self.listed
+
+    def sync_of_another(self) -> list[str]:
+        """As a process does that knows only what is written down."""
+        self.listed.clear()
+        store = self.store
+        sync_index(store.objects, ChunkIndex(store.environment), quick=True)
         return self.listed
 
 
@@ -127,8 +134,7 @@ def test_what_a_folder_does_not_tell_is_found_within_the_hour(watched, monkeypat
     watched.sync(quick=False)
     pack = lonely(watched)
     os.truncate(pack, 10)
-    watched.settle()
-    watched.sync()
+    assert watched.sync() == []
     known = watched.store.index.known_packs
     assert bytes.fromhex(pack.name) in known()
     now = time.time_ns()
@@ -150,15 +156,62 @@ def test_it_is_written_down_only_now_and_then_which_folders_changed(watched, mon
         plain(value)
 
     monkeypatch.setattr(index, "put_folders", put)
-    changed = sorted(watched.packs.iterdir())
-    os.utime(changed[0], (OLD + 1, OLD + 1))
-    watched.sync()
-    watched.sync()
+    changed = min(watched.packs.iterdir())
+    key = f"packs/{changed.name}/"
+    os.utime(changed, (OLD + 1, OLD + 1))
+    assert watched.sync() == [key]
+    # This process knows it now, others do not.
+    assert watched.sync() == []
+    assert watched.sync_of_another() == [key]
     assert not wrote
     monkeypatch.setattr(folders, "_WORTH", 1)
-    assert watched.sync() == [f"packs/{changed[0].name}/"]
-    assert len(wrote) == 1
     assert watched.sync() == []
+    assert len(wrote) == 1
+    assert watched.sync_of_another() == []
+
+
+def test_what_this_process_knows_counts_until_another_has_written(watched):
+    index = watched.store.index
+    index.put_folders(b"one")
+    index.keep_folders(b"one", b"one and more")
+    assert index.folders() == (b"one", b"one and more")
+    other = ChunkIndex(watched.store.environment)
+    assert other.folders() == (b"one", b"one")
+    other.put_folders(b"two")
+    assert index.folders() == (b"two", b"two")
+    # Nothing is kept on top of nothing: the index may have been made anew.
+    index.put_folders(b"")
+    index.keep_folders(b"", b"more")
+    assert index.folders() == (b"", b"")
+
+
+def test_folders_that_come_and_go_are_noticed(watched):
+    watched.settle()
+    watched.sync(quick=False)
+    known = watched.store.index.known_packs
+    free = next(f"{at:02x}" for at in range(256) if not (watched.packs / f"{at:02x}").exists())
+    (watched.packs / free).mkdir()
+    assert watched.sync() == [f"packs/{free}/"]
+    gone = lonely(watched).parent
+    lost = {bytes.fromhex(path.name) for path in gone.iterdir()}
+    gone.rename(watched.packs.parent / "aside")
+    assert f"packs/{gone.name}/" in watched.sync()
+    assert not lost & set(known())
+
+
+def test_a_folder_that_is_a_link_says_nothing_and_is_listed_each_time(watched):
+    watched.settle()
+    folder = lonely(watched).parent
+    folder.rename(watched.packs.parent / "elsewhere")
+    folder.symlink_to(watched.packs.parent / "elsewhere")
+    watched.sync(quick=False)
+    assert watched.sync() == [f"packs/{folder.name}/"]
+    assert watched.sync() == [f"packs/{folder.name}/"]
+
+
+@pytest.mark.parametrize("value", [b"", b"x" * 2056, bytes(8232 + 1)])
+def test_what_is_not_of_this_form_is_as_if_there_was_nothing(value):
+    assert folders.Folders.decode(value) is None
 
 
 def test_nothing_is_deduplicated_against_a_pack_that_was_cut_short(watched, monkeypatch, caplog):
@@ -173,7 +226,6 @@ def test_nothing_is_deduplicated_against_a_pack_that_was_cut_short(watched, monk
     assert first.location is not None
     pack = watched.packs.parent / pack_key(first.location.pack)
     os.truncate(pack, 100)
-    watched.settle()
     assert watched.sync() == []
     head = commit(store, {b"again": data, b"more": b"so that it is another pack"})
     again = store.trees.walk_path(head.root, b"again")
@@ -208,4 +260,4 @@ def test_an_index_that_was_made_anew_meanwhile_is_filled_from_all_packs(watched,
     assert "packs/" in watched.sync()
     assert plain() == before
     # What was seen of the folders was of the index that is gone.
-    assert index.folders() == b""
+    assert index.folders() == (b"", b"")
