@@ -17,7 +17,9 @@ import pytest
 from tests.cli.conftest import CommandLine
 from tests.mount.conftest import World
 from tests.mount.support import commit
+from versionfs.config import load_settings
 from versionfs.fuse.mountpoint import mounted_at
+from versionfs.repo import Store
 
 pytestmark = pytest.mark.mount
 
@@ -416,6 +418,29 @@ def test_what_a_kill_has_left_goes_when_the_folder_is_looked_at(desk):
     assert "a.txt" in os.listdir(desk.main)
     until(lambda: not staged())
     assert (desk.main / "a.txt").read_text() == "four\n"
+
+
+def test_packs_of_others_are_known_before_the_first_commit(desk, tmp_path):
+    """The first who commits need not wait for that either."""
+    places = {
+        "VERSIONFS_HOME": str(tmp_path / "other"),
+        "VERSIONFS_STORE": str(desk.cli.home / "store"),
+    }
+    # Which packs are there was looked at lately, or it is left to the commit.
+    (desk.main / "a.txt").write_text("four\n")
+    desk.cli.ok("commit", "photos", "-m", "four")
+    desk.cli.ok("umount", desk.data)
+    with Store.open(load_settings(places)) as other:
+        other.sync_index()
+        before = set(other.index.known_packs())
+        commit(other, {b"theirs": b"of another machine"}, branch="theirs")
+        new = set(other.index.known_packs()) - before
+    assert new
+    desk.mount()
+    known = desk.world.store.index.known_packs
+    assert not new & set(known())
+    (desk.main / "a.txt").write_text("five\n")
+    until(lambda: new <= set(known()))
 
 
 def test_a_mount_sees_what_was_committed_without_it(desk):

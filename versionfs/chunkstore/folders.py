@@ -13,7 +13,6 @@ import stat
 import struct
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -39,7 +38,8 @@ class Folders(NamedTuple):
     """How the folders were.
 
     ``listed_ns`` is when all packs were listed; ``top`` is what was seen of the folder that they
-    are in, ``folders`` of each: UNSEEN of one that has to be listed.
+    are in, ``folders`` of each: UNSEEN of one that has to be listed, _MISSING of one that is not
+    there.
     """
 
     listed_ns: int
@@ -89,8 +89,12 @@ def look_again(packs: Path, before: Folders) -> tuple[Folders, list[int]]:
     changed = [there[at] for at in others]
     if top == UNSEEN or top != before.top:
         names = set()
-        with suppress(OSError):
+        try:
             names = set(os.listdir(prefix))
+        except FileNotFoundError:
+            pass
+        except OSError:
+            top = UNSEEN  # Which folders came is looked for the next time.
         changed += [at for at in range(FOLDERS) if folders[at] == _MISSING and _NAMES[at] in names]
     for at in changed:
         folders[at] = _seen(prefix + _NAMES[at], latest)

@@ -113,6 +113,9 @@ class LocationColumns:
         """
         parts = (self._numbers, self._blocks, self._stored, self._offsets, self._lengths)
         columns = [array("I", bytes(part)) for part in parts]
+        for index in changed:
+            columns[0][index] = 0
+        self._pack(max(columns[0], default=0) or 1)  # What stays is of the table as it was.
         packs = list(self._packs)
         for index, where in changed.items():
             row = (0, 0, 0, 0, 0)
@@ -123,7 +126,7 @@ class LocationColumns:
             for column, value in zip(columns, row, strict=True):
                 column[index] = value
         # In the order in which they come, and none that nothing lies in any more.
-        used = [packs[n] if n < len(packs) else self._pack(n) for n in dict.fromkeys(columns[0])]
+        used = [packs[number] for number in dict.fromkeys(columns[0])]
         table = [pack for pack in used if pack is not None and pack != THIS_PACK]
         again: dict[bytes | None, int] = {None: 0, THIS_PACK: 1}
         again |= {pack: number for number, pack in enumerate(table, 2)}

@@ -48,6 +48,7 @@ class OpenPackSource(DirectSource):
         self._packs: OrderedDict[bytes, _OpenPack] = OrderedDict()
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
 
     def read(
         self,
@@ -77,6 +78,8 @@ class OpenPackSource(DirectSource):
     ) -> None:
         """See ``PackSource.prefetch``: the kernel has the bytes then, nobody else."""
         with self._lock, suppress(RuntimeError):  # There can be no more threads.
+            if self._closed:
+                return
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(1, "versionfs-ahead")
             for part in ranges:
@@ -85,7 +88,7 @@ class OpenPackSource(DirectSource):
     def _read_ahead(self, part: PackRange) -> None:
         """Reads bytes to nowhere: they are not copied, and come as to any who reads in order."""
         with suppress(OSError), open(os.devnull, "wb", buffering=0) as nowhere:
-            found = self._opened(part.pack)  # Open for as long as it has a name here.
+            found = self._opened(part.pack)  # It is open for as long as it is referred to.
             os.sendfile(nowhere.fileno(), found.descriptor, part.start, part.length)
 
     def _opened(self, pack: PackId) -> _OpenPack:
@@ -108,9 +111,11 @@ class OpenPackSource(DirectSource):
             self._packs.pop(pack, None)
 
     def close(self) -> None:
-        """Closes all packs; reads under way still finish. Idempotent."""
+        """Closes all packs, and reads nothing ahead any more; reads still finish. Idempotent."""
         with self._lock:
-            self._packs.clear()
+            self._closed = True
             threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(cancel_futures=True)
+        with self._lock:
+            self._packs.clear()

@@ -37,6 +37,8 @@ _TAIL_BYTES: Final = 256 * 1024
 """What is read at once of a pack's end behind a network: index and trailer of nearly all packs."""
 _FIRST_PACKS: Final = 1000
 """One request lists so many."""
+_FEW_FOLDERS: Final = 32
+"""More than some commits and a small import change."""
 _LARGE_SEGMENT_BYTES: Final = 1024 * 1024
 _LARGE_SEGMENTS_AT_ONCE: Final = 4
 """They have 8 MiB and more. Most are of one small commit, and as many come as may."""
@@ -79,16 +81,20 @@ def sync_index(
     *,
     connections: int = 8,
     quick: bool = False,
+    ahead: bool = False,
 ) -> int:
     """Adds packs that the index lacks, forgets those that are gone; returns how many were added.
 
-    ``quick`` leaves folders unlisted that are as they were, where the store is local.
+    ``quick`` leaves folders unlisted that are as they were, where the store is local. ``ahead`` is
+    for who does not need it yet: it does nothing where that would not be quick.
     A pack whose index cannot be read is left out and logged: nothing is deduplicated against it.
     ``progress`` is called with the packs done and their number. At most ``connections`` requests go
     out at once.
     """
     generation = index.generation
     changed, remember = _changed(objects, index, quick=quick)
+    if ahead and (changed is None or len(changed) > _FEW_FOLDERS):
+        return 0
     # First what is known, then what is there: a pack that comes in between is indexed once more,
     # the other way round it would count as gone.
     try:

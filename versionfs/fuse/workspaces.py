@@ -83,15 +83,15 @@ class WorkspaceService:
         self._branches.on_open = send.send_nowait
         for branch in self._branches:
             send.send_nowait(branch)
-        await _in_thread(lambda: human_size(0))
         async for branch in opened:
             await trio.sleep(_TIDY_SECONDS)
             try:
                 async with self._locks[branch]:
                     with trio.CancelScope(shield=True):
                         await self._steps(branch, sweep(branch.workspace))
-                if not branch.workspace.is_clean and self._store.objects.is_local:
-                    await _in_thread(lambda: self._store.sync_index(quick=True))
+                await _in_thread(lambda: human_size(0))
+                if not branch.workspace.is_clean:
+                    await _in_thread(lambda: self._store.sync_index(quick=True, ahead=True))
             except Exception as error:  # noqa: BLE001  (the first command does it again)
                 log.info("not prepared: %s/%s: %s", branch.repository, branch.name, error)
 

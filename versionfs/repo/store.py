@@ -209,13 +209,15 @@ class Store:
             adopt=_adopt_into(source),
         )
 
-    def sync_index(self, *, quick: bool = False) -> int:
+    def sync_index(self, *, quick: bool = False, ahead: bool = False) -> int:
         """Brings the index in line with the packs in the store; returns how many were added.
 
-        ``quick`` leaves what is as it was within the last hour, by its folder, where it is.
+        ``quick`` leaves what is as it was within the last hour, by its folder, where it is;
+        ``ahead`` does nothing where that would take long all the same.
         """
+        connections = self.settings.s3_connections
         return sync_index(
-            self.objects, self.index, connections=self.settings.s3_connections, quick=quick
+            self.objects, self.index, connections=connections, quick=quick, ahead=ahead
         )
 
     # Repositories

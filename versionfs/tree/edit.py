@@ -145,11 +145,12 @@ class TreeEditor:
                 self._inner.append((children, index + 1, level, edge))
                 if level > 0:
                     self._inner.append((self._shape.read_inner(child), 0, level - 1, edge_child))
-                elif self._builder.is_between_leaves:
-                    leaf_of = self._trees.leaf(child.ref)
-                    self._replacing = Replacing(child, leaf_of, is_last=edge_child)
+                elif (stored := self._trees.leaf(child.ref)).count and (
+                    self._builder.is_between_leaves
+                ):
+                    self._replacing = Replacing(child, stored, is_last=edge_child)
                 else:
-                    self._leaf, self._next = self._shape.read_leaf(child), 0
+                    self._leaf, self._next = stored.entries(), 0
 
     def finish(self) -> Child:
         """Returns the root of the directory as edited."""

@@ -17,24 +17,24 @@ from versionfs.types import ID_BYTES, STAMP_BYTES, Entry, Kind, ObjectKind
 class Replacing:
     """A stored leaf, and the entries that take the place of others in it."""
 
-    __slots__ = ("_leaf", "_replaced", "child", "is_last")
+    __slots__ = ("_child", "_leaf", "_replaced", "is_last")
 
     def __init__(self, child: Child, leaf: Leaf, *, is_last: bool) -> None:
         """Replaces nothing yet.
 
         Args:
             child: the leaf as its parent sees it.
-            leaf: that leaf.
+            leaf: that leaf, which is not empty.
             is_last: whether it is the last one of its tree, which may end for want of entries.
         """
-        self.child = child
+        self._child = child
         self.is_last = is_last
         self._leaf = leaf
         self._replaced: dict[int, Entry] = {}
 
     def holds(self, name: bytes) -> bool:
         """Whether an entry of that name would be in this leaf."""
-        return name <= self.child.key
+        return name <= self._leaf.names[-1]
 
     def replace(self, entry: Entry) -> bool:
         """Puts an entry in the place of the one of its name; false if there is none."""
@@ -54,9 +54,10 @@ class Replacing:
     def write(self, writer: MetadataWriter) -> Child:
         """Stores the leaf as it is now: the same bytes as if it were made of its entries."""
         if not self._replaced:
-            return self.child
+            return self._child
         old = self._leaf
-        files, size = self.child.files, self.child.size
+        # Not those of the child: whatever its parent says, it is put right here.
+        count, files, size = old.totals()
         for index, entry in self._replaced.items():
             files += entry.files - old.files[index]
             size += _counted(entry.kind, entry.size) - _counted(old.kinds[index], old.sizes[index])
@@ -66,13 +67,13 @@ class Replacing:
             self._attributes(),
             ChangedLocations(old.locations, {at: e.location for at, e in self._replaced.items()}),
         )
-        return Child(ref, self.child.key, self.child.entries, files, size)
+        return Child(ref, old.names[-1], count, files, size)
 
     def _canonical(self) -> bytes:
         leaf = self._leaf
         columns = leaf.kinds, leaf.modes, leaf.sizes, leaf.files, leaf.contents
         kinds, modes, sizes, files, contents = map(bytearray, columns)
-        extras = dict(leaf.extras)
+        extras = {at: extra for at, extra in leaf.extras.items() if at < leaf.count}
         for index, entry in self._replaced.items():
             kinds[index] = entry.kind
             pack_into("<H", modes, 2 * index, entry.mode)

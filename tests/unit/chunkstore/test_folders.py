@@ -12,6 +12,7 @@ import pytest
 
 from tests.mount.support import commit
 from versionfs.chunkstore import folders, sync_index
+from versionfs.chunkstore import sync as sync_module
 from versionfs.config import load_settings
 from versionfs.index import ChunkIndex, IndexDamagedError
 from versionfs.objectstore import LocalStore
@@ -197,6 +198,40 @@ def test_folders_that_come_and_go_are_noticed(watched):
     gone.rename(watched.packs.parent / "aside")
     assert f"packs/{gone.name}/" in watched.sync()
     assert not lost & set(known())
+
+
+def test_folders_that_could_not_be_listed_are_the_next_time(watched, monkeypatch):
+    watched.settle()
+    os.utime(watched.packs, (OLD, OLD))
+
+    def fails(path):
+        raise OSError(24, "Too many open files", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", fails)
+        watched.sync(quick=False)
+    pack = lonely(watched)
+    pack.unlink()
+    assert f"packs/{pack.parent.name}/" in watched.sync()
+    assert bytes.fromhex(pack.name) not in watched.store.index.known_packs()
+
+
+def test_ahead_of_a_commit_nothing_is_done_that_takes_long(watched, monkeypatch):
+    watched.settle()
+    sync = watched.store.sync_index
+    # Nothing is remembered: all would be listed.
+    sync(quick=True, ahead=True)
+    assert watched.listed == []
+    watched.sync(quick=False)
+    changed = min(watched.packs.iterdir())
+    os.utime(changed, (OLD + 1, OLD + 1))
+    watched.listed.clear()
+    monkeypatch.setattr(sync_module, "_FEW_FOLDERS", 0)
+    sync(quick=True, ahead=True)
+    assert watched.listed == []
+    monkeypatch.setattr(sync_module, "_FEW_FOLDERS", 1)
+    sync(quick=True, ahead=True)
+    assert watched.listed == [f"packs/{changed.name}/"]
 
 
 def test_a_folder_that_is_a_link_says_nothing_and_is_listed_each_time(watched):

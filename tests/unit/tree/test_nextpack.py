@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.property.test_content import store_file
 from versionfs.chunkstore import OpenPackSource, PackRange, writer
-from versionfs.errors import CorruptionError
+from versionfs.errors import CorruptionError, StorageTransientError
 from versionfs.repo import Store
 from versionfs.tree.nextpack import NextPack
 from versionfs.types import NO_ID, ChunkId, Extent, Location, PackId
@@ -94,21 +97,59 @@ def test_a_pack_that_is_left_and_taken_up_again_is_two_runs() -> None:
     assert source.asked == [(2, 60 * BLOCK, 6 * BLOCK)]
 
 
-def test_two_readers_of_a_file_are_both_read_ahead_of() -> None:
-    reader, source, _ = reader_of((1, 0, 128), (2, 0, 128), (3, 0, 128))
+@pytest.mark.parametrize("readers", [2, 3, 4])
+def test_readers_of_a_file_are_all_read_ahead_of(readers: int) -> None:
+    reader, source, _ = reader_of(*((number, 0, 128) for number in range(1, 6)))
     for step in range(1, 31):
-        reader.note(step * MIB)
-        reader.note((32 + step) * MIB)
-    assert sorted(source.asked) == [(2, 0, 4 * MIB), (3, 0, 4 * MIB)]
+        for which in range(readers):
+            reader.note((32 * which + step) * MIB)
+    assert sorted(source.asked) == [(2 + which, 0, 4 * MIB) for which in range(readers)]
 
 
-def test_damage_ahead_is_left_to_who_reads_there() -> None:
-    def damaged(_offset: int) -> Iterator[tuple[int, Extent]]:
-        raise CorruptionError("a node is damaged")
+def test_pieces_far_apart_in_a_pack_are_two_runs() -> None:
+    reader, source, size = reader_of((1, 0, 8), (2, 0, 3), (2, 120, 3), (1, 8, 8))
+    assert list(read(reader, size))
+    assert source.asked == []
+    # What lies between two that are close is read with them, but no more than 4 MiB in all.
+    reader, source, _ = reader_of((1, 0, 8), *((2, 2 * at, 1) for at in range(12)), (1, 8, 8))
+    reader.note(MIB)
+    assert source.asked == [(2, 0, 4 * MIB)]
+
+
+@pytest.mark.parametrize(
+    "error", [CorruptionError("a node is damaged"), StorageTransientError("no descriptor left")]
+)
+def test_what_fails_ahead_is_left_to_who_reads_there(error: Exception) -> None:
+    def fails(_offset: int) -> Iterator[tuple[int, Extent]]:
+        raise error
 
     source = Recorder()
-    NextPack(source, damaged).note(MIB)  # type: ignore[arg-type]
+    NextPack(source, fails).note(MIB)  # type: ignore[arg-type]
     assert source.asked == []
+
+
+def test_a_manifest_of_nothing_but_empty_extents_takes_no_time() -> None:
+    empty = Extent(0, CHUNK, Location(pack(1), 0, 1, 0, 0))
+    taken = itertools.count()
+
+    def endless(offset: int) -> Iterator[tuple[int, Extent]]:
+        return ((offset, empty) for _ in taken)
+
+    NextPack(Recorder(), endless).note(MIB)  # type: ignore[arg-type]
+    assert next(taken) < 1000
+
+
+def test_threads_may_read_one_file() -> None:
+    reader, source, size = reader_of((1, 0, 128), (2, 0, 128), (3, 0, 128))
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            jobs = [threads.submit(lambda: [*read(reader, size)] * 20) for _ in range(40)]
+            assert all(job.result() for job in jobs)
+    finally:
+        sys.setswitchinterval(switch)
+    assert {number for number, _, _ in source.asked} == {2, 3}
 
 
 def test_a_file_in_a_local_store_is_read_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,4 +213,6 @@ def test_what_is_asked_for_goes_through_the_kernel_alone(
     assert calls[1][:2] == (4 * MIB, 100 * MIB)
     assert MIB <= calls[1][2] < 2 * MIB
     source.close()
+    source.prefetch([PackRange(extent.location.pack, 0, MIB)], None)
+    assert len(calls) == 2
     assert source._threads is None

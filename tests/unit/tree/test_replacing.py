@@ -103,10 +103,26 @@ def test_only_what_is_there_is_replaced() -> None:
     assert [replacing.holds(name) for name in (b"b", b"e", b"ea")] == [True, True, False]
 
 
+def test_what_a_parent_says_of_a_leaf_is_put_right() -> None:
+    entries = [file_entry(name, b"1234") for name in (b"a", b"c", b"e")]
+    canonical, attributes, locations = encode_leaf(entries)
+    section = memoryview(encode_locations(locations))
+    leaf = Leaf(MetadataObject(memoryview(canonical), memoryview(attributes), section, OWN))
+    wrong = Child(NodeRef(NodeId(b"i" * 32), b"s" * 16, NOWHERE), b"zzz", 7, 0, 0)
+    replacing = Replacing(wrong, leaf, is_last=False)
+    assert replacing.replace(file_entry(b"c", b"1"))
+    assert replacing.write(Recorder())[1:] == (b"e", 3, 3, 9)  # type: ignore[arg-type]
+    assert not replacing.holds(b"f")
+
+
 def test_a_location_that_names_no_pack_is_damage() -> None:
     section = bytearray(encode_locations([Location(PACKS[1], 1, 2, 3, 4)] * 3))
     section[8 + 32] = 9  # the pack number of the first
     columns = LocationColumns(memoryview(bytes(section)), OWN)
+    section[8 + 32] = 3  # one that a pack which comes to the table would have
+    near = LocationColumns(memoryview(bytes(section)), OWN)
+    with pytest.raises(CorruptionError, match="names pack 3"):
+        near.with_changed({1: Location(PACKS[2], 0, 0, 0, 0)})
     for work in (columns.all, lambda: columns.with_changed({}), lambda: columns[0]):
         with pytest.raises(CorruptionError, match="names pack 9"):
             work()
