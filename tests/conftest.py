@@ -29,6 +29,8 @@ settings.load_profile(os.environ.get("VERSIONFS_PROFILE", "default"))
 # A shell has what it runs in the background ignore it, and so would the commands that are tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Who ends the tests so would else leave their mounts and processes behind.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
