@@ -429,6 +429,7 @@ def test_packs_of_others_are_known_before_the_first_commit(desk, tmp_path):
     # Which packs are there was looked at lately, or it is left to the commit.
     (desk.main / "a.txt").write_text("four\n")
     desk.cli.ok("commit", "photos", "-m", "four")
+    (desk.main / "a.txt").write_text("five\n")
     desk.cli.ok("umount", desk.data)
     with Store.open(load_settings(places)) as other:
         other.sync_index()
@@ -439,7 +440,7 @@ def test_packs_of_others_are_known_before_the_first_commit(desk, tmp_path):
     desk.mount()
     known = desk.world.store.index.known_packs
     assert not new & set(known())
-    (desk.main / "a.txt").write_text("five\n")
+    assert (desk.main / "a.txt").read_text() == "five\n"
     until(lambda: new <= set(known()))
 
 

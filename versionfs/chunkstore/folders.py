@@ -64,6 +64,10 @@ class Folders(NamedTuple):
         """Whether all packs were listed not long ago."""
         return 0 <= now_ns - self.listed_ns < FULL_SECONDS * 1e9
 
+    def missing(self) -> list[int]:
+        """Returns the folders that are not there."""
+        return [at for at, old in enumerate(self.folders) if old == _MISSING]
+
     def is_worth_writing(self, now: Folders) -> bool:
         """Whether so many folders changed that they should be remembered as they are now."""
         pairs = zip(self.folders, now.folders, strict=True)
@@ -94,8 +98,8 @@ def look_again(packs: Path, before: Folders) -> tuple[Folders, list[int]]:
         except FileNotFoundError:
             pass
         except OSError:
-            top = UNSEEN  # Which folders came is looked for the next time.
-        changed += [at for at in range(FOLDERS) if folders[at] == _MISSING and _NAMES[at] in names]
+            names = set(_NAMES)  # Any may have come.
+        changed += [at for at in before.missing() if _NAMES[at] in names]
     for at in changed:
         folders[at] = _seen(prefix + _NAMES[at], latest)
     return Folders(before.listed_ns, top, folders), sorted(changed)

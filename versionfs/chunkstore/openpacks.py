@@ -100,7 +100,8 @@ class OpenPackSource(DirectSource):
     def _open(self, pack: PackId) -> _OpenPack:
         found = _OpenPack(self._store.local_path(pack_key(pack)))
         with self._lock:
-            self._packs[pack] = found
+            if not self._closed:
+                self._packs[pack] = found
             if len(self._packs) > _OPEN:
                 self._packs.popitem(last=False)
         return found

@@ -29,6 +29,7 @@ from versionfs.errors import CorruptionError, NotFoundError, UnsupportedFormatEr
 from versionfs.index import ChunkIndex, IndexDamagedError
 from versionfs.objectstore import LocalStore, ObjectStore
 from versionfs.pack import HEADER_BYTES, PackIndex, PackKind, pack_key, read_index
+from versionfs.syscalls import UNSEEN
 from versionfs.types import PackId
 
 log = logging.getLogger(__name__)
@@ -162,6 +163,13 @@ def _changed(
     # While one is lost, all that are there have to be told from those that are not.
     if before is not None and quick and not lost and before.are_recent(now_ns):
         now, changed = look_again(packs, before)
+        if now.top != before.top or now.top == UNSEEN:
+            # A folder may have come and gone in between, with a pack that the index knows.
+            try:
+                gone = {pack[0] for pack in index.known_packs(now.missing())}
+                changed = sorted({*changed, *gone})
+            except IndexDamagedError:
+                changed = None
     else:
         now = look(packs, now_ns)
     if last is None or not last.are_recent(now_ns) or last.is_worth_writing(now):

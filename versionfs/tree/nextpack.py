@@ -13,7 +13,6 @@ from itertools import islice, takewhile
 from typing import Final
 
 from versionfs.chunkstore import PackRange, PackSource
-from versionfs.errors import VersionFSError
 from versionfs.types import Extent, Location, PackId
 
 _AHEAD_BYTES: Final = 16 * 1024 * 1024
@@ -59,12 +58,12 @@ class NextPack:
         known = self._known
         if any(begin <= end < until for begin, until in known):
             return
-        until, found = end + _STEP_BYTES, None
-        with suppress(VersionFSError):
+        until = end + _STEP_BYTES
+        with suppress(Exception):
             found = self._find(end)
-        if found is not None:
-            until, part = found
-            self._source.prefetch([part], None)
+            if found is not None:
+                until = max(found[0], end + _LEAST_BYTES)
+                self._source.prefetch([found[1]], None)
         others = [it for it in known if not it[1] <= end < it[1] + _STEP_BYTES]
         self._known = (*others, (end, until))[-_READERS:]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,8 +213,22 @@ def test_folders_that_could_not_be_listed_are_the_next_time(watched, monkeypatch
         watched.sync(quick=False)
     pack = lonely(watched)
     pack.unlink()
+    pack.parent.rmdir()
     assert f"packs/{pack.parent.name}/" in watched.sync()
     assert bytes.fromhex(pack.name) not in watched.store.index.known_packs()
+
+
+def test_a_folder_that_came_and_went_with_a_known_pack_is_noticed(watched):
+    watched.settle()
+    watched.sync(quick=False)
+    before = set(watched.packs.iterdir())
+    commit(watched.store, {b"more": b"in folders that were not there"})
+    new = min(set(watched.packs.iterdir()) - before)
+    lost = {bytes.fromhex(path.name) for path in new.iterdir()}
+    shutil.rmtree(new)
+    watched.sync()
+    assert not lost & set(watched.store.index.known_packs())
+    assert lost <= watched.store.index.lost_packs()
 
 
 def test_ahead_of_a_commit_nothing_is_done_that_takes_long(watched, monkeypatch):

@@ -97,6 +97,15 @@ def test_a_pack_that_is_left_and_taken_up_again_is_two_runs() -> None:
     assert source.asked == [(2, 60 * BLOCK, 6 * BLOCK)]
 
 
+def test_a_reader_that_is_slow_is_not_forgotten_for_one_that_is_fast() -> None:
+    reader, source, _ = reader_of(*((number, 0, 256) for number in range(1, 5)))
+    reader.note(50 * MIB)
+    for step in range(25):
+        reader.note((129 + step) * MIB)
+    reader.note(51 * MIB)
+    assert source.asked == [(2, 0, 4 * MIB)]
+
+
 @pytest.mark.parametrize("readers", [2, 3, 4])
 def test_readers_of_a_file_are_all_read_ahead_of(readers: int) -> None:
     reader, source, _ = reader_of(*((number, 0, 128) for number in range(1, 6)))
@@ -133,10 +142,24 @@ def test_a_manifest_of_nothing_but_empty_extents_takes_no_time() -> None:
     taken = itertools.count()
 
     def endless(offset: int) -> Iterator[tuple[int, Extent]]:
-        return ((offset, empty) for _ in taken)
+        return ((offset, empty) for _ in itertools.islice(taken, 100_000))
 
     NextPack(Recorder(), endless).note(MIB)  # type: ignore[arg-type]
     assert next(taken) < 1000
+
+
+def test_a_run_that_begins_where_the_reader_is_is_asked_for_once() -> None:
+    def odd(offset: int) -> Iterator[tuple[int, Extent]]:
+        yield offset, Extent(0, CHUNK, Location(pack(1), 0, 1, 0, 0))
+        for at in range(64):
+            where = Location(pack(2), offset + at * BLOCK, BLOCK, 0, BLOCK)
+            yield offset + at * BLOCK, Extent(BLOCK, CHUNK, where)
+
+    source = Recorder()
+    reader = NextPack(source, odd)  # type: ignore[arg-type]
+    for step in range(64):
+        reader.note(step * BLOCK)
+    assert len(source.asked) <= 16
 
 
 def test_threads_may_read_one_file() -> None:
@@ -145,7 +168,7 @@ def test_threads_may_read_one_file() -> None:
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(4) as threads:
-            jobs = [threads.submit(lambda: [*read(reader, size)] * 20) for _ in range(40)]
+            jobs = [threads.submit(lambda: [*read(reader, size)]) for _ in range(800)]
             assert all(job.result() for job in jobs)
     finally:
         sys.setswitchinterval(switch)
