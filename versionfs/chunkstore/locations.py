@@ -115,7 +115,7 @@ class LocationColumns:
         columns = [array("I", bytes(part)) for part in parts]
         for index in changed:
             columns[0][index] = 0
-        self._pack(max(columns[0], default=0) or 1)  # What stays is of the table as it was.
+        self._pack(max(columns[0], default=0) or 1)  # Raises, if what stays is of no pack there.
         packs = list(self._packs)
         for index, where in changed.items():
             row = (0, 0, 0, 0, 0)

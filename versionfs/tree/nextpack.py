@@ -26,7 +26,7 @@ _MOST_BYTES: Final = 4 * 1024 * 1024
 _LEAST_BYTES: Final = 1024 * 1024
 """Less than that of a pack is not worth it: of a file of many versions, a piece here and there."""
 _GAP_BYTES: Final = 256 * 1024
-"""What is left out between two blocks of a pack, and read all the same."""
+"""So much between two blocks, of no use to the file, is read along; more ends the run."""
 _READERS: Final = 4
 
 Extents = Callable[[int], Iterator[tuple[int, Extent]]]
