@@ -22,7 +22,8 @@ from versionfs.repo import Store
 from versionfs.transfer import export
 from versionfs.types import PackId
 
-CONTENT = Random(5).randbytes(150_000)
+CONTENT = Random(5).randbytes(60_000)
+"""One chunk: the first block of the metadata pack is then the directory."""
 
 
 def piece(data: bytes, at: int, size: int) -> bytes:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
+from tests.support.stores import ROOT
 from versionfs.chunking import (
     BlockCodec,
     ChunkingParameters,
@@ -44,6 +46,7 @@ from versionfs.types import (
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors.json").read_text())
 PACK = Path(__file__).parent / "pack.bin"
+SIZES = ChunkingParameters(64 * 1024, 256 * 1024, 1024 * 1024)
 PLACE = Location(PackId(bytes(range(32))), 16, 300, 4, 200)
 
 
@@ -96,7 +99,7 @@ def node(kind: ObjectKind, parts: tuple[bytes, bytes, list[Location | None]]) ->
 def compute() -> dict[str, Any]:
     """Returns what the code makes today, in the shape of ``vectors.json``."""
     data = noise(3_000_000) + bytes(1_500_000) + noise(100_000)
-    cutter = Cutter(ChunkingParameters())
+    cutter = Cutter(SIZES)
     cuts = [*cutter.feed(data), *cutter.finish()]
     ref = Ref(NodeRef(b"\x11" * 32, b"\x22" * 16, PLACE), "01J0000000000000000000000A", 123)
     children = [
@@ -114,7 +117,7 @@ def compute() -> dict[str, Any]:
         "empty leaf": node(ObjectKind.TREE, encode_leaf([])),
         "inner": node(ObjectKind.TREE, encode_inner(1, children)),
         "ref": encode_ref(ref).decode(),
-        "format file": StoreFormat("STOREID", ChunkingParameters()).encode().decode(),
+        "format file": StoreFormat("STOREID", SIZES).encode().decode(),
         "leaf ends": [n.decode() for n in names if name_ends_leaf(n)],
         "inner ends": [n.decode() for n in names if name_ends_node(n, 1)],
         "manifest ends": [n.decode() for n in names if id_ends_node(chunk_id(n), 0)],
@@ -164,3 +167,16 @@ def test_a_pack_of_old_is_read() -> None:
         block = decode_block(data[where.block_offset :][: where.stored_length])
         found[entry.id] = bytes(block[where.offset : where.offset + where.length])
     assert found == {chunk_id(chunk): chunk for chunk in (b"one", b"two", noise(500))}
+
+
+def test_the_default_sizes_cut_as_the_documentation_says() -> None:
+    said = (ROOT / "docs" / "format.md").read_text()
+    data = b"".join(blake3(number.to_bytes(4, "little")).digest() for number in range(65536))
+    cutter = Cutter(ChunkingParameters())
+    cuts = [*cutter.feed(data), *cutter.finish()]
+    lengths = [str(cut.length) for cut in cuts]
+    assert f"into chunks of {', '.join(lengths[:-1])} and {lengths[-1]} bytes" in " ".join(
+        said.split()
+    )
+    assert cuts[0].data is not None
+    assert chunk_id(cuts[0].data).hex()[:16] in said

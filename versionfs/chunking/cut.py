@@ -31,8 +31,8 @@ class ChunkingParameters:
     """Sizes in bytes, fixed in the store's format file when the store is created."""
 
     min_bytes: int = 64 * 1024
-    average_bytes: int = 256 * 1024
-    max_bytes: int = 1024 * 1024
+    average_bytes: int = 96 * 1024
+    max_bytes: int = 192 * 1024
 
     def __post_init__(self) -> None:
         """Checks that the sizes are ones that the cutter can honour."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
+from versionfs.chunkstore.readaround import ReadAround
 from versionfs.chunkstore.source import DirectSource, PackRange, Scan
 from versionfs.objectstore import LocalStore
 from versionfs.pack import pack_key
@@ -21,14 +23,17 @@ from versionfs.types import PackId
 
 _OPEN: Final = 64
 """Packs kept open: some gigabytes of data."""
+_NEAR_BYTES: Final = 2 * 1024 * 1024
+"""A read that begins so near to where the last one ended follows it, maybe in another thread."""
 
 
 class _OpenPack:
     """An open pack; closes itself when nobody reads it any more."""
 
-    __slots__ = ("descriptor",)
+    __slots__ = ("descriptor", "end")
 
     def __init__(self, path: os.PathLike[str]) -> None:
+        self.end = 0  # of what was read last
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
     def __del__(self) -> None:
@@ -45,6 +50,7 @@ class OpenPackSource(DirectSource):
     def __init__(self, objects: LocalStore) -> None:
         super().__init__(objects)
         self._store = objects
+        self._around = ReadAround()
         self._packs: OrderedDict[bytes, _OpenPack] = OrderedDict()
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
@@ -60,8 +66,12 @@ class OpenPackSource(DirectSource):
         """See ``PackSource.read``."""
         try:
             found = self._opened(pack)
+            began = time.perf_counter()
             data = os.pread(found.descriptor, length, start)
             if len(data) == length:
+                if not -_NEAR_BYTES < start - found.end < _NEAR_BYTES:
+                    self._read_around(pack, start, length, time.perf_counter() - began)
+                found.end = start + length
                 return data
         except OSError:
             pass
@@ -77,13 +87,31 @@ class OpenPackSource(DirectSource):
         scan: bool = False,  # noqa: ARG002
     ) -> None:
         """See ``PackSource.prefetch``: the kernel has the bytes then, nobody else."""
+        for part in ranges:
+            self._submit(self._read_ahead, part)
+
+    def _read_around(self, pack: PackId, start: int, length: int, seconds: float) -> None:
+        """Takes notice of a read that follows no other."""
+        part = self._around.note(pack, start, length, seconds)
+        if part is not None and not self._submit(self._read_window, part):
+            self._around.done(part, 0.0)
+
+    def _submit(self, work: Callable[[PackRange], None], part: PackRange) -> bool:
+        """Has another thread do it; False if that cannot be had."""
         with self._lock, suppress(RuntimeError):  # There can be no more threads.
-            if self._closed:
-                return
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(1, "versionfs-ahead")
-            for part in ranges:
-                self._threads.submit(self._read_ahead, part)
+            if not self._closed:
+                if self._threads is None:
+                    self._threads = ThreadPoolExecutor(1, "versionfs-ahead")
+                self._threads.submit(work, part)
+                return True
+        return False
+
+    def _read_window(self, part: PackRange) -> None:
+        began = time.perf_counter()
+        try:
+            self._read_ahead(part)
+        finally:
+            self._around.done(part, time.perf_counter() - began)
 
     def _read_ahead(self, part: PackRange) -> None:
         """Reads bytes to nowhere: they are not copied, and come as to any who reads in order."""

@@ -37,7 +37,7 @@ _READERS: Final = 4
 _DEPTH: Final = 3
 """Reads that are decoded ahead of a reader."""
 
-_BATCH: Final = 64
+_BATCH: Final = 128
 """Extents that one read fetches at a time: some 16 MiB."""
 
 MOST_PIECES: Final = 32

@@ -30,7 +30,8 @@ from versionfs.types import NO_ID, Extent
 _PEEK_BYTES: Final = 4096
 """How much of an old chunk is read to see whether the one before it still ends there."""
 _PIECE_CHUNKS: Final = 4
-"""Long new data is read in pieces of so many times ``max_bytes``."""
+_PIECE_BYTES: Final = 4 * 1024 * 1024
+"""Long new data is read in pieces of this size, or of so many times ``max_bytes``."""
 _LOOK_BACK_BYTES: Final = 64
 _LOOK_BACK_MOST_BYTES: Final = 64 * 1024
 _NEVER: Final = sys.maxsize
@@ -232,7 +233,7 @@ class _Recutting:
             return min(end, self._size), False
         end = min(
             self._ends[number],
-            at + _PIECE_CHUNKS * self._parameters.max_bytes,
+            at + max(_PIECE_CHUNKS * self._parameters.max_bytes, _PIECE_BYTES),
             self._size,
         )
         zeros = self._long_zeros(at)

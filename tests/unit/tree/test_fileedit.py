@@ -9,12 +9,13 @@ import pytest
 
 from tests.support.folders import write
 from tests.support.stores import at, bring
-from versionfs.chunking import chunk_id
+from versionfs.chunking import ChunkingParameters, chunk_id
 from versionfs.repo import Store
 from versionfs.tree import FileEditor, Kept, StoredFile, recut
 from versionfs.types import NO_ID, Extent, Kind
 
 MIB = 1 << 20
+HOLE = ChunkingParameters().max_bytes
 NOISE = random.Random(9).randbytes(3 * MIB)
 
 
@@ -30,10 +31,10 @@ NOISE = random.Random(9).randbytes(3 * MIB)
         pytest.param(NOISE[:100], NOISE, Kind.LARGE, id="grown"),
         pytest.param(NOISE, NOISE[:MIB] + b"x" + NOISE[MIB + 1 :], Kind.LARGE, id="one byte"),
         pytest.param(NOISE, NOISE[: 2 * MIB], Kind.LARGE, id="cut short"),
-        pytest.param(NOISE, bytes(MIB), Kind.LARGE, id="one hole"),
-        pytest.param(NOISE, bytes(MIB - 1), Kind.FILE, id="zeros, too few for a hole"),
-        pytest.param(bytes(MIB), bytes(MIB) + b"x", Kind.LARGE, id="a hole and a byte"),
-        pytest.param(bytes(MIB), b"x" + bytes(MIB - 1), Kind.FILE, id="a hole that was"),
+        pytest.param(NOISE, bytes(HOLE), Kind.LARGE, id="one hole"),
+        pytest.param(NOISE, bytes(HOLE - 1), Kind.FILE, id="zeros, too few for a hole"),
+        pytest.param(bytes(HOLE), bytes(HOLE) + b"x", Kind.LARGE, id="a hole and a byte"),
+        pytest.param(bytes(HOLE), b"x" + bytes(HOLE - 1), Kind.FILE, id="a hole that was"),
     ],
 )
 def test_an_edited_file_has_the_entry_that_an_import_gives(

@@ -1,0 +1,210 @@
+"""What is read around reads at random places of packs, and what it may cost."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from versionfs.chunkstore import OpenPackSource, PackRange, readaround
+from versionfs.chunkstore.readaround import CREDIT_S, WINDOW_BYTES, ReadAround
+from versionfs.objectstore import LocalStore
+from versionfs.pack import pack_key
+from versionfs.types import PackId
+
+PACK = PackId(bytes(range(32)))
+OTHER = PackId(bytes(32))
+SLOW = 0.001
+FAST = 0.000_005
+LENGTH = 50_000
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time stands still unless a test moves it."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_second_wait_in_a_window_asks_for_all_of_it(clock):
+    around = ReadAround()
+    at = 3 * WINDOW_BYTES
+    assert around.note(PACK, at + 5, LENGTH, SLOW) is None
+    assert around.note(PACK, at + WINDOW_BYTES, LENGTH, SLOW) is None, "another window"
+    assert around.note(OTHER, at + 5, LENGTH, SLOW) is None, "another pack"
+    part = around.note(PACK, at + 900_000, LENGTH, SLOW)
+    assert part == PackRange(PACK, at, WINDOW_BYTES)
+    assert around.note(PACK, at + 100, LENGTH, SLOW) is None, "it is on its way"
+    around.done(part, 0.002)
+    assert around.note(PACK, at + 200, LENGTH, FAST) is None
+    assert around.note(PACK, at + 300, LENGTH, FAST) is None
+
+
+def test_what_is_in_memory_is_not_asked_for(clock):
+    around = ReadAround()
+    for at in range(100):
+        assert around.note(PACK, at * 1000, LENGTH, FAST) is None
+    large = 2_000_000
+    assert around.note(PACK, 0, large, large / 2.5e9) is None, "it takes as long to copy"
+    assert around.note(PACK, 10, large, large / 2.5e9) is None
+
+
+def test_two_windows_at_most_are_on_their_way(clock):
+    around = ReadAround()
+
+    def ask(window: int) -> PackRange | None:
+        around.note(PACK, window * WINDOW_BYTES, LENGTH, SLOW)
+        return around.note(PACK, window * WINDOW_BYTES + 9, LENGTH, SLOW)
+
+    first = ask(0)
+    assert first is not None
+    assert ask(1) is not None
+    assert ask(2) is None
+    around.done(first, 0.002)
+    assert around.note(PACK, 2 * WINDOW_BYTES + 99, LENGTH, SLOW) is not None
+
+
+def waste(around: ReadAround, windows: range, cost: float) -> int:
+    """Reads twice in each window, and never again; returns how many were read around."""
+    found = 0
+    for window in windows:
+        around.note(PACK, window * WINDOW_BYTES, LENGTH, SLOW)
+        part = around.note(PACK, window * WINDOW_BYTES + 9, LENGTH, SLOW)
+        if part is not None:
+            around.done(part, cost)
+            found += 1
+    return found
+
+
+def test_what_does_not_pay_costs_a_quarter_of_a_second_and_then_a_hundredth(clock):
+    around = ReadAround()
+    cost = 0.02
+    assert waste(around, range(1000), cost) == 13
+    clock[0] += 10
+    assert 5 <= waste(around, range(1000, 2000), cost) <= 6, "a hundredth of ten seconds"
+    clock[0] += 10_000
+    assert waste(around, range(2000, 3000), cost) == 13, "no more than what it had at first"
+
+
+def test_reads_that_find_their_bytes_pay_for_more(clock):
+    around = ReadAround()
+    for window in range(200):
+        assert waste(around, range(window, window + 1), 10 * SLOW) == 1
+        for at in range(11):
+            around.note(PACK, window * WINDOW_BYTES + at * 100, LENGTH, FAST)
+    assert waste(around, range(1000, 2000), CREDIT_S / 4.5) == 5
+
+
+def test_a_window_that_is_read_again_and_again_pays_for_few_others(clock):
+    around = ReadAround()
+    assert waste(around, range(1), 0.0) == 1
+    assert waste(around, range(1, 1000), 0.1) == 3
+    for _ in range(1000):
+        around.note(PACK, 100, LENGTH, FAST)
+    # 64 waits of a millisecond, of what was 0.3 - 0.25 seconds too much.
+    assert waste(around, range(1000, 2000), 0.1) == 1
+
+
+def test_what_the_kernel_let_go_of_is_asked_for_again(clock):
+    around = ReadAround()
+    assert waste(around, range(1), 0.001) == 1
+    assert around.note(PACK, 7, LENGTH, SLOW) is None, "so it is not in memory any more"
+    assert waste(around, range(1), 0.001) == 1
+
+
+def test_it_remembers_few_windows(clock, monkeypatch):
+    monkeypatch.setattr(readaround, "_WINDOWS", 10)
+    around = ReadAround()
+    for window in range(100):
+        around.note(PACK, window * WINDOW_BYTES, LENGTH, SLOW)
+    assert len(around._asked) == 10
+    waste(around, range(200, 300), 0.0)
+    assert len(around._whole) == 10
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> tuple[OpenPackSource, bytes]:
+    """A pack of five windows and a bit, in a store of a disk that makes all wait."""
+    store = LocalStore(tmp_path / "store")
+    data = random.Random(5).randbytes(5 * WINDOW_BYTES + 1000)
+    store.put(pack_key(PACK), data)
+    return OpenPackSource(store), data
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Notes what is read to nowhere: start and bytes."""
+    calls: list[tuple[int, int]] = []
+    sendfile, pread = os.sendfile, os.pread
+
+    def recorded(to: int, descriptor: int, start: int, length: int) -> int:
+        calls.append((start, sendfile(to, descriptor, start, length)))
+        return calls[-1][1]
+
+    def waits(descriptor: int, length: int, start: int) -> bytes:
+        time.sleep(SLOW)
+        return pread(descriptor, length, start)
+
+    monkeypatch.setattr(os, "sendfile", recorded)
+    monkeypatch.setattr(os, "pread", waits)
+    return calls
+
+
+def settled(source: OpenPackSource) -> None:
+    """Waits for what is being read around."""
+    while source._around._running:
+        time.sleep(0.001)
+
+
+def test_a_source_reads_around_what_is_read_at_random_places(pack, windows):
+    source, data = pack
+    for at in (12 * MIB, 0, 20 * MIB, 12 * MIB + 70, 100, 20 * MIB + 9):
+        assert source.read(PACK, at, 500) == data[at : at + 500]
+        settled(source)
+    source.close()
+    assert windows == [
+        (12 * MIB, WINDOW_BYTES),
+        (0, WINDOW_BYTES),
+        (20 * MIB, 1000),
+    ]
+
+
+def test_what_is_read_in_order_is_left_to_the_kernel(pack, windows):
+    source, data = pack
+    for at in range(0, len(data), 300_000):
+        source.read(PACK, at, 300_000)
+        # Two threads that decode ahead do not read in order, but near.
+        source.read(PACK, max(at - 1_000_000, 0), 1000)
+    settled(source)
+    source.close()
+    assert windows == []
+
+
+def test_a_source_that_is_closed_reads_nothing_around(pack, windows):
+    source, data = pack
+    source.close()
+    for at in (0, 3 * WINDOW_BYTES, 100, 3 * WINDOW_BYTES + 70, 200, 3 * WINDOW_BYTES + 900):
+        assert source.read(PACK, at, 500) == data[at : at + 500]
+    assert windows == []
+    assert not source._around._running
+
+
+def test_a_pack_that_is_gone_meanwhile_is_no_matter(pack, windows, monkeypatch):
+    source, data = pack
+    source.read(PACK, 0, 500)
+    source.read(PACK, 3 * WINDOW_BYTES, 500)
+
+    def gone(*_: object) -> int:
+        raise OSError(5, "broken")
+
+    monkeypatch.setattr(os, "sendfile", gone)
+    assert source.read(PACK, 100, 500) == data[100:600]
+    settled(source)
+    assert source.read(PACK, 3 * WINDOW_BYTES + 7, 500) == data[3 * WINDOW_BYTES + 7 :][:500]
+    settled(source)
+    source.close()
