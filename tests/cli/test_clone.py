@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+from tests.support.stores import TINY_CHUNKS, settings_in
+from versionfs.repo import Store
+
 
 def test_a_store_is_copied_and_the_copy_works_alone(photos, tmp_path):
     copy = tmp_path / "copy"
@@ -34,6 +37,16 @@ def test_again_copies_only_what_is_new(photos, tmp_path):
     main = next(ref for ref in moved["refs"] if ref["name"] == "main")
     assert (main["outcome"], main["kind"], main["repository"]) == ("moved", "branch", "photos")
     assert photos.ok("--store", copy, "cat", "photos:a.txt").raw == b"third"
+
+
+def test_a_store_that_cuts_files_elsewhere_is_told(photos, tmp_path):
+    Store.create(settings_in(tmp_path / "other"), TINY_CHUNKS).close()
+    done = photos.run("clone", photos.home / "store", tmp_path / "other/store")
+    assert done.code == 0
+    assert "warning" in done.err
+    assert "cuts files in other places" in done.err
+    assert photos.ok("--store", tmp_path / "other/store", "cat", "photos:a.txt").raw
+    photos.ok("clone", photos.home / "store", tmp_path / "alike")  # says nothing
 
 
 def test_one_repository_named_behind_the_store_or_by_an_option(photos, tmp_path):

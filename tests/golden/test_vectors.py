@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from tests.support.stores import ROOT
 from versionfs.chunking import (
+    DEFAULT_CHUNKING,
     BlockCodec,
     ChunkingParameters,
     Cutter,
@@ -172,7 +173,7 @@ def test_a_pack_of_old_is_read() -> None:
 def test_the_default_sizes_cut_as_the_documentation_says() -> None:
     said = (ROOT / "docs" / "format.md").read_text()
     data = b"".join(blake3(number.to_bytes(4, "little")).digest() for number in range(65536))
-    cutter = Cutter(ChunkingParameters())
+    cutter = Cutter(DEFAULT_CHUNKING)
     cuts = [*cutter.feed(data), *cutter.finish()]
     lengths = [str(cut.length) for cut in cuts]
     assert f"into chunks of {', '.join(lengths[:-1])} and {lengths[-1]} bytes" in " ".join(

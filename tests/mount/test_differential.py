@@ -46,12 +46,14 @@ def fill(folder: Path) -> None:
     (folder / "empty").write_bytes(b"")
     (folder / "large").write_bytes(rng.randbytes(3_300_000))
     (folder / "d1/mixed").write_bytes(
-        rng.randbytes(500_000) + bytes(2_500_000) + b"text " * 200_000 + bytes(700_001)
+        rng.randbytes(500_000) + bytes(2_500_000) + b"text " * 200_000 + bytes(150_001)
     )
     with open(folder / "d1/sparse", "wb") as file:
         file.truncate(5_000_000)
         file.seek(4_000_000)
         file.write(rng.randbytes(10_000))
+    for number, size in enumerate((70_000, 150_000, 196_607, 196_608, 250_000)):
+        (folder / f"d1/mid{number}").write_bytes(rng.randbytes(size))
     for number in range(8):
         (folder / f"d2/f{number}").write_bytes(rng.randbytes(rng.randrange(30_000)))
     (folder / "d1/deep/er/b").write_bytes(b"b" * 5000)

@@ -8,8 +8,8 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.support.stores import TINY_CHUNKS
-from versionfs.chunking import Cut, Cutter
+from tests.support.stores import TINY_CHUNKS, WHOLE_CHUNKS
+from versionfs.chunking import ChunkingParameters, Cut, Cutter
 from versionfs.chunking.cut import LOOK_AHEAD_BYTES
 
 MAX = TINY_CHUNKS.max_bytes
@@ -42,9 +42,11 @@ def render(parts: Sequence[Segment]) -> bytes:
     return bytes(out)
 
 
-def cuts_of(data: bytes, sizes: Sequence[int]) -> list[tuple[int, int, bytes | None]]:
+def cuts_of(
+    data: bytes, sizes: Sequence[int], parameters: ChunkingParameters = TINY_CHUNKS
+) -> list[tuple[int, int, bytes | None]]:
     """Feeds the data in pieces of these sizes, over and over."""
-    cutter = Cutter(TINY_CHUNKS)
+    cutter = Cutter(parameters)
     cuts: list[Cut] = []
     at = turn = 0
     while at < len(data):
@@ -95,6 +97,21 @@ def test_cuts_do_not_depend_on_the_pieces_they_are_fed_in(
 ) -> None:
     data = render(parts)
     assert cuts_of(data, sizes) == cuts_of(data, ())
+    assert cuts_of(data, sizes, WHOLE_CHUNKS) == cuts_of(data, (), WHOLE_CHUNKS)
+
+
+@given(segments)
+@example([("noise", 999)])
+@example([("noise", 1000)])
+@example([("zeros", 999)])
+@example([("noise", 300), ("zeros", 699)])
+@example([("noise", 300), ("zeros", MAX)])
+def test_a_short_file_is_one_chunk_and_no_other_is_cut_elsewhere(parts: list[Segment]) -> None:
+    data = render(parts)
+    if 0 < len(data) < WHOLE_CHUNKS.whole_bytes:
+        assert cuts_of(data, (), WHOLE_CHUNKS) == [(0, len(data), data)]
+    else:
+        assert cuts_of(data, (), WHOLE_CHUNKS) == cuts_of(data, ())
 
 
 @given(segments)
@@ -108,7 +125,14 @@ def test_holes_are_the_maximal_long_runs_of_zeros(parts: list[Segment]) -> None:
 @example([("noise", 10), ("zeros", MAX - 1), ("zeros", 1), ("noise", 10)], 100)
 @example([("zeros", 5), ("zeros", 3 * MAX), ("zeros", 5)], 7)
 def test_zeros_that_are_not_in_memory_are_cut_like_others(parts: list[Segment], size: int) -> None:
-    cutter = Cutter(TINY_CHUNKS)
+    for parameters in (TINY_CHUNKS, WHOLE_CHUNKS):
+        check_zeros_not_in_memory(parameters, parts, size)
+
+
+def check_zeros_not_in_memory(
+    parameters: ChunkingParameters, parts: list[Segment], size: int
+) -> None:
+    cutter = Cutter(parameters)
     cuts: list[Cut] = []
     state: list[Segment] = []
     whole = render(parts)
@@ -123,7 +147,7 @@ def test_zeros_that_are_not_in_memory_are_cut_like_others(parts: list[Segment], 
         at += length
     cuts += cutter.finish()
     seen = [(c.offset, c.length, None if c.data is None else bytes(c.data)) for c in cuts]
-    assert seen == cuts_of(whole, ())
+    assert seen == cuts_of(whole, (), parameters)
 
 
 @given(segments)

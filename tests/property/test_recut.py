@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.stores import TINY_CHUNKS
+from tests.support.stores import TINY_CHUNKS, WHOLE_CHUNKS
 from versionfs.chunking import ChunkingParameters, Cutter, chunk_id
 from versionfs.tree.recutting import Kept, recut
 from versionfs.types import NO_ID, Extent
@@ -190,7 +190,12 @@ def edit(parameters: ChunkingParameters, before: bytes, rng: random.Random, step
 
 @pytest.mark.timeout(600)
 @settings(max_examples=4 * settings().max_examples)
-@given(parts, st.integers(0), st.integers(0, 6), st.sampled_from([TINY_CHUNKS, ODD_CHUNKS]))
+@given(
+    parts,
+    st.integers(0),
+    st.integers(0, 6),
+    st.sampled_from([TINY_CHUNKS, ODD_CHUNKS, WHOLE_CHUNKS]),
+)
 @example([], 0, 3, TINY_CHUNKS)
 @example([("zeros", MAX, 0)], 0, 0, TINY_CHUNKS)
 def test_an_edited_file_is_cut_as_if_it_were_new(
@@ -203,7 +208,31 @@ def test_an_edited_file_is_cut_as_if_it_were_new(
 NOISE = render([("noise", 20_000, 1)])
 
 
-@pytest.mark.parametrize("parameters", [TINY_CHUNKS, ODD_CHUNKS])
+@pytest.mark.parametrize("before", [0, 1, 63, 64, 300, 998, 999, 1000, 1001, 3000])
+@pytest.mark.parametrize("after", [0, 1, 300, 999, 1000, 1001, 3000])
+def test_files_that_become_one_chunk_or_are_no_more(before: int, after: int) -> None:
+    for start, data in [(0, b""), (0, b"x"), (after // 2, b"xy"), (max(after - 1, 0), b"z")]:
+        for zeros in (b"", bytes(before // 3)):
+            old = NOISE[: before - len(zeros)] + zeros
+            new = Edited(bytearray(old), len(old))
+            new.write(start, data)
+            new.truncate(after)
+            check(WHOLE_CHUNKS, old, new)
+            new = Edited(bytearray(old), len(old))
+            new.truncate(after)
+            if start + len(data) <= after:
+                new.write(start, data)
+            check(WHOLE_CHUNKS, old, new)
+
+
+def test_a_short_file_that_was_not_touched_is_kept_unread() -> None:
+    new = Edited(bytearray(NOISE[:900]), 900)
+    old = OldFile(WHOLE_CHUNKS, NOISE[:900])
+    assert list(recut(WHOLE_CHUNKS, old, 900, [], new.read)) == [Kept(0, 900)]
+    assert new.read_bytes == 0
+
+
+@pytest.mark.parametrize("parameters", [TINY_CHUNKS, ODD_CHUNKS, WHOLE_CHUNKS])
 @pytest.mark.parametrize("cut", [3, 20])
 @pytest.mark.parametrize("shift", range(-4, 5))
 def test_every_place_near_a_cut_may_be_where_a_file_ends_or_changes(

@@ -20,6 +20,8 @@ from versionfs.types import NO_ID, NO_STAMP, Commit, Entry, Kind, NodeRef
 
 ROOT = Path(__file__).parents[2]
 TINY_CHUNKS = ChunkingParameters(64, 256, 1024)
+WHOLE_CHUNKS = ChunkingParameters(64, 256, 1024, 1000)
+"""As tiny; and a file shorter than 1,000 bytes is one chunk."""
 LONG_AGO_NS = 1_500_000_000_123_456_789
 """An mtime that no import takes for one that may change without notice."""
 

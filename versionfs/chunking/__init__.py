@@ -1,7 +1,7 @@
 """Pure functions over bytes: content ids, cut points, compressed blocks."""
 
 from versionfs.chunking.blocks import BlockCodec, decode_block
-from versionfs.chunking.cut import ChunkingParameters, Cut, Cutter
+from versionfs.chunking.cut import DEFAULT_CHUNKING, ChunkingParameters, Cut, Cutter
 from versionfs.chunking.ids import (
     chunk_id,
     commit_id,
@@ -13,6 +13,7 @@ from versionfs.chunking.ids import (
 )
 
 __all__ = [
+    "DEFAULT_CHUNKING",
     "BlockCodec",
     "ChunkingParameters",
     "Cut",

@@ -38,7 +38,7 @@ _TUNED: Final[dict[int, dict[str, int]]] = {
         "strategy": zstandard.STRATEGY_FAST,
     },
 }
-"""Levels whose parameters are ours, chosen for blocks of 64 KiB to 1 MiB (docs/design/006)."""
+"""Levels whose parameters are ours, chosen for blocks of 64 KiB and more (docs/design/006)."""
 
 Stored = bytes | memoryview
 

@@ -3,9 +3,10 @@ r"""Cut points: where a file's bytes are divided into chunks and holes.
 The rule is a pure function of the bytes (and of the store's parameters), so that the same file has
 the same chunks everywhere, however it was stored, read or written:
 
-1. Every maximal run of zero bytes of at least ``max_bytes`` is a *hole*.
+0. A file shorter than ``whole_bytes`` is one chunk.
+1. Of another, every maximal run of zero bytes of at least ``max_bytes`` is a *hole*.
 2. What lies between holes (and the ends of the file) is a *data run*. Each is divided by itself:
-   a file that is one data run shorter than ``min_bytes`` is one chunk; else FastCDC 2020 with
+   one of at most ``min_bytes`` is one chunk; else FastCDC 2020 with
    normalisation level 1 (Xia et al., "The Design of Fast Content-Defined Chunking for Data
    Deduplication Based Storage Systems", IEEE TPDS 2020) finds the cut points.
 
@@ -33,14 +34,26 @@ class ChunkingParameters:
     min_bytes: int = 64 * 1024
     average_bytes: int = 96 * 1024
     max_bytes: int = 192 * 1024
+    whole_bytes: int = 0
+    """At most ``max_bytes``: what is shorter has no hole. 0 in stores that do not name it."""
 
     def __post_init__(self) -> None:
         """Checks that the sizes are ones that the cutter can honour."""
         low, mid, high = self.min_bytes, self.average_bytes, self.max_bytes
         mib = 1024 * 1024
-        ordered = 64 <= low <= mid <= high and low < high
+        ordered = 64 <= low <= mid <= high and low < high and 0 <= self.whole_bytes <= high
         if not (ordered and low <= mib and 256 <= mid <= 4 * mib and 1024 <= high <= 16 * mib):
-            raise UnsupportedFormatError(f"unusable chunk sizes {low}, {mid}, {high}")
+            sizes = f"{low}, {mid}, {high}, {self.whole_bytes}"
+            raise UnsupportedFormatError(f"unusable chunk sizes {sizes}")
+
+    @property
+    def single_bytes(self) -> int:
+        """The length up to which a file is one chunk for sure, however it is read."""
+        return max(self.min_bytes, self.whole_bytes - 1)
+
+
+DEFAULT_CHUNKING: Final = ChunkingParameters(whole_bytes=192 * 1024)
+"""What new stores have (docs/design/010)."""
 
 
 class Cut(NamedTuple):
@@ -56,14 +69,22 @@ class Cutter:
 
     A cut is yielded as soon as no byte that follows can change it: at the latest when ``max_bytes``
     and two more bytes are fed that do not end in zeros. The bytes from any cut on are cut as if the
-    file began there; so a cutter may be started at one (``tree/recutting.py``).
+    file began there, were it long enough; so a cutter may be started at one
+    (``tree/recutting.py``).
 
     ``feed`` and ``finish`` yield cuts in order; ``data`` stays valid for as long as it is referred
     to. Memory is bounded by the largest piece fed plus two times ``max_bytes``. Not thread-safe.
     """
 
-    def __init__(self, parameters: ChunkingParameters) -> None:
+    def __init__(self, parameters: ChunkingParameters, *, is_file: bool = True) -> None:
+        """Makes a cutter.
+
+        Args:
+            parameters: the sizes.
+            is_file: whether all of a file is fed, which may be so short that it is one chunk.
+        """
         self._parameters = parameters
+        self._whole = parameters.whole_bytes if is_file else 0
         from pyfastcdc import FastCDC  # not needed by who reads, nor for small files
 
         self._fastcdc = FastCDC(
@@ -116,7 +137,10 @@ class Cutter:
         if self._zeros:
             yield from self._end_zeros()
         tail, self._tail = memoryview(self._tail), b""
-        yield from self._take(tail, final=True)
+        if self._offset == 0 < len(tail) < self._whole:
+            yield Cut(0, len(tail), tail)
+        else:
+            yield from self._take(tail, final=True)
 
     def _end_zeros(self) -> Iterator[Cut]:
         """Ends the run of zeros: a hole when it is long enough, else bytes of the data run."""
@@ -165,6 +189,9 @@ class Cutter:
         if not run:
             return
         size = len(run)
+        if self._offset == 0 and size < self._whole and not final:
+            self._tail = bytes(run)  # It may be all of the file.
+            return
         sure = size if final else size - _trailing_zeros(run) - LOOK_AHEAD_BYTES
         done = 0
         if sure >= self._parameters.min_bytes or final:

@@ -53,7 +53,7 @@ class OpenPackSource(DirectSource):
         self._around = ReadAround()
         self._packs: OrderedDict[bytes, _OpenPack] = OrderedDict()
         self._lock = threading.Lock()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: dict[str, ThreadPoolExecutor] = {}
         self._closed = False
 
     def read(
@@ -88,36 +88,39 @@ class OpenPackSource(DirectSource):
     ) -> None:
         """See ``PackSource.prefetch``: the kernel has the bytes then, nobody else."""
         for part in ranges:
-            self._submit(self._read_ahead, part)
+            self._submit("ahead", self._read_ahead, part)
 
     def _read_around(self, pack: PackId, start: int, length: int, seconds: float) -> None:
         """Takes notice of a read that follows no other."""
         part = self._around.note(pack, start, length, seconds)
-        if part is not None and not self._submit(self._read_window, part):
-            self._around.done(part, 0.0)
+        if part is not None and not self._submit("around", self._read_window, part):
+            self._around.done(part, None)
 
-    def _submit(self, work: Callable[[PackRange], None], part: PackRange) -> bool:
-        """Has another thread do it; False if that cannot be had."""
+    def _submit(self, name: str, work: Callable[[PackRange], object], part: PackRange) -> bool:
+        """Has the thread of that name do it; False if there can be none."""
         with self._lock, suppress(RuntimeError):  # There can be no more threads.
             if not self._closed:
-                if self._threads is None:
-                    self._threads = ThreadPoolExecutor(1, "versionfs-ahead")
-                self._threads.submit(work, part)
+                if name not in self._threads:
+                    self._threads[name] = ThreadPoolExecutor(1, f"versionfs-{name}")
+                self._threads[name].submit(work, part)
                 return True
         return False
 
     def _read_window(self, part: PackRange) -> None:
         began = time.perf_counter()
+        seconds = None
         try:
-            self._read_ahead(part)
+            if self._read_ahead(part):
+                seconds = time.perf_counter() - began
         finally:
-            self._around.done(part, time.perf_counter() - began)
+            self._around.done(part, seconds)
 
-    def _read_ahead(self, part: PackRange) -> None:
+    def _read_ahead(self, part: PackRange) -> int:
         """Reads bytes to nowhere: they are not copied, and come as to any who reads in order."""
         with suppress(OSError), open(os.devnull, "wb", buffering=0) as nowhere:
             found = self._opened(part.pack)  # It is open for as long as it is referred to.
-            os.sendfile(nowhere.fileno(), found.descriptor, part.start, part.length)
+            return os.sendfile(nowhere.fileno(), found.descriptor, part.start, part.length)
+        return 0
 
     def _opened(self, pack: PackId) -> _OpenPack:
         """Returns a pack that is open; opens it if it is not."""
@@ -143,8 +146,8 @@ class OpenPackSource(DirectSource):
         """Closes all packs, and reads nothing ahead any more; reads still finish. Idempotent."""
         with self._lock:
             self._closed = True
-            threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(cancel_futures=True)
+            threads, self._threads = self._threads, {}
+        for each in threads.values():
+            each.shutdown(cancel_futures=True)
         with self._lock:
             self._packs.clear()

@@ -19,19 +19,21 @@ from typing import Final
 from versionfs.chunkstore.source import PackRange
 from versionfs.types import PackId
 
-WINDOW_BYTES: Final = 4 * 1024 * 1024
+WINDOW_BYTES: Final = 8 * 1024 * 1024
 CREDIT_S: Final = 0.25
-"""The most that may be lost at once, in seconds of the disk."""
+"""The most that may be lost at once, in seconds of the disk, but for a window that takes longer."""
 _RETURNED: Final = 0.01
 """What comes back of it with time, in seconds a second: reads may be others tomorrow."""
 _AT_ONCE_S: Final = 25e-6
 _COPIED_BYTES_PER_S: Final = 2e9
 """What comes sooner than this was in memory."""
+_LONGEST_WAIT_S: Final = 0.02
+"""No disk makes a read wait longer, but other threads of this process may."""
 _RUNNING: Final = 2
 """Windows that are being read, or wait for it."""
 _WINDOWS: Final = 4_096
 """Windows remembered: of 16 GiB."""
-_PAYING: Final = 64
+_PAYING: Final = 128
 """So many reads in a window pay for it: about as many blocks as it has. What is read again later
 the kernel would have in memory anyhow."""
 _WEIGHT: Final = 1 / 8
@@ -64,13 +66,16 @@ class ReadAround:
             paying = self._whole.get(window)
             if paying is not None:
                 if waited:
-                    del self._whole[window]  # The kernel has let go of it.
+                    # The kernel has let go of it, unless it waited for what comes behind it.
+                    if start % WINDOW_BYTES + length <= WINDOW_BYTES:
+                        del self._whole[window]
                 elif paying:
                     self._whole[window] = paying - 1
                     self._credit = min(self._credit + self._wait, CREDIT_S)
                 return None
             if not waited or window in self._running:
                 return None
+            seconds = min(seconds, _LONGEST_WAIT_S)
             self._wait += (seconds - self._wait) * (_WEIGHT if self._wait else 1)
             if window not in self._asked:
                 _remember(self._asked, window)
@@ -81,13 +86,14 @@ class ReadAround:
             self._running.add(window)
         return PackRange(pack, window[1] * WINDOW_BYTES, WINDOW_BYTES)
 
-    def done(self, part: PackRange, seconds: float) -> None:
-        """Takes notice that a range was read, or cannot be, and how long that took."""
+    def done(self, part: PackRange, seconds: float | None) -> None:
+        """Takes notice that a range was read, and how long that took; None if it was not."""
         window = (part.pack, part.start // WINDOW_BYTES)
         with self._lock:
             self._running.discard(window)
-            _remember(self._whole, window, _PAYING)
-            self._credit -= seconds
+            if seconds is not None:
+                _remember(self._whole, window, _PAYING)
+                self._credit = max(self._credit - seconds, -CREDIT_S)
 
     def _has_credit(self) -> bool:
         now = time.monotonic()

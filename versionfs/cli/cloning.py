@@ -58,7 +58,9 @@ def clone_command(
 
     opened, named = _open_source(session, source, repository)
     with opened, _open_target(session, target, opened) as destination:
-        with shown_progress(session, f"cloning {source}", unit="pack") as (report, _warn):
+        with shown_progress(session, f"cloning {source}", unit="pack") as (report, warn):
+            if opened.chunking != destination.chunking:
+                warn(_cut_differently(destination))
             result = clone(opened, destination, named, force=force, progress=report)
         moved = {ref.repository for ref in result.refs if ref.outcome in ("created", "moved")}
         for name in sorted(moved):
@@ -107,6 +109,13 @@ def _open_target(session: Session, text: str, source: Store) -> Store:
         return Store.create(settings, source.chunking)
     except AlreadyExistsError:
         return Store.open(settings)  # somebody else has just made it
+
+
+def _cut_differently(target: Store) -> str:
+    return (
+        f"{target.url} cuts files in other places: what is imported or committed there again "
+        "has other ids, and is stored again"
+    )
 
 
 def _spec(ref: ClonedRef) -> str:

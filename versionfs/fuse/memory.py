@@ -16,7 +16,7 @@ _HEAPS: Final = 4
 def keep_freed_memory() -> None:
     """Sets how much freed memory stays with the process: 32 MiB at the end of each of four heaps.
 
-    Blocks and answers are of some 100 KiB to 1 MiB, and live shortly. The C library would give such
+    Blocks and answers are of 64 KiB to 1 MiB, and live shortly. The C library would give such
     memory back to the kernel each time and get it again, cleared, page by page: up to 90 page
     faults for each MiB that is read. Does nothing where the C library is not glibc.
     """

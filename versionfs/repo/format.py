@@ -23,16 +23,20 @@ class StoreFormat(NamedTuple):
 
     def encode(self) -> bytes:
         """Returns the content of the format file."""
+        sizes = self.chunking
+        chunking: dict[str, Any] = {
+            "algorithm": ALGORITHM,
+            "min": sizes.min_bytes,
+            "average": sizes.average_bytes,
+            "max": sizes.max_bytes,
+        }
+        if sizes.whole_bytes:
+            chunking["whole"] = sizes.whole_bytes
         value = {
             "versionfs": "store",
             "format": FORMAT_VERSION,
             "id": self.store_id,
-            "chunking": {
-                "algorithm": ALGORITHM,
-                "min": self.chunking.min_bytes,
-                "average": self.chunking.average_bytes,
-                "max": self.chunking.max_bytes,
-            },
+            "chunking": chunking,
         }
         return json.dumps(value, indent=2).encode() + b"\n"
 
@@ -69,7 +73,10 @@ class StoreFormat(NamedTuple):
                     hint="upgrade versionfs",
                 )
             sizes = ChunkingParameters(
-                int(chunking["min"]), int(chunking["average"]), int(chunking["max"])
+                int(chunking["min"]),
+                int(chunking["average"]),
+                int(chunking["max"]),
+                int(chunking.get("whole", 0)),
             )
             # It names a folder of the cache, so it must not lead anywhere else.
             if _ID.fullmatch(value["id"]) is None:

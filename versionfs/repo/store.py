@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from versionfs import chunkstore
-from versionfs.chunking import BlockCodec, ChunkingParameters
+from versionfs.chunking import DEFAULT_CHUNKING, BlockCodec, ChunkingParameters
 from versionfs.chunkstore import (
     DirectSource,
     MetadataReader,
@@ -150,7 +150,7 @@ class Store:
             )
         if not objects.is_local:
             probe_conditional_writes(objects)
-        store_format = StoreFormat(new_ulid(), chunking or ChunkingParameters())
+        store_format = StoreFormat(new_ulid(), chunking or DEFAULT_CHUNKING)
         try:
             objects.replace(FORMAT_KEY, store_format.encode(), None)
         except ConflictError as error:

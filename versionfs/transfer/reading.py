@@ -64,7 +64,7 @@ Opened = int | OSError | None
 
 def begin_reading(files: list[Listed], parameters: ChunkingParameters) -> list[Read | None]:
     """Reads those of some small files that need nothing else, without the interpreter lock."""
-    return read_unchanged(files, parameters.min_bytes)
+    return read_unchanged(files, parameters.single_bytes)
 
 
 def finish_reading(
@@ -138,7 +138,7 @@ def read_whole(
         raise opened
     descriptor = os.open(path, _OPEN) if opened is None else opened
     try:
-        if 0 <= size <= parameters.min_bytes:
+        if 0 <= size <= parameters.single_bytes:
             data = os.pread(descriptor, size + 1, 0)
             xattrs = read_xattrs(descriptor)
             after = os.fstat(descriptor)
@@ -176,7 +176,7 @@ def _read_all(descriptor: int, size: int) -> bytes:
 
 def cut_whole(data: bytes, parameters: ChunkingParameters) -> list[Piece]:
     """Returns the pieces of a whole file."""
-    if len(data) <= parameters.min_bytes:
+    if len(data) <= parameters.single_bytes:
         return [Piece(len(data), chunk_id(data), data)] if data else []
     cutter = Cutter(parameters)
     return with_ids([*cutter.feed(data), *cutter.finish()])

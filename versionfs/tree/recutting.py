@@ -13,7 +13,8 @@ it, for a place that is a cut (a boundary of chunks or holes) in the old file *a
    ``sure`` does not notice which. When ``max_bytes`` zeros or more lie between ``sure`` and the
    edge, a hole begins at ``sure`` in both files, and all extents up to there are the same.
 
-The end of the file is such a difference too, unless both files end there.
+The end of the file is such a difference too, unless both files end there. A file shorter than
+``whole_bytes`` is one chunk; from such a one, nothing is kept for a longer one.
 """
 
 from __future__ import annotations
@@ -128,6 +129,12 @@ class _Recutting:
         """The number of a dirty range, and where the extents known to stay before it end."""
 
     def run(self) -> Iterator[Kept | New]:
+        if 0 < self._size < self._parameters.whole_bytes:
+            if self._starts:
+                yield New(self._size, memoryview(self._read(0, self._size)))
+            else:
+                yield Kept(0, self._size)
+            return
         at = 0
         while at < self._size:
             kept = self._kept_until(at)
@@ -199,7 +206,7 @@ class _Recutting:
 
     def _cut(self, start: int) -> Iterator[Cut]:
         """Cuts the new file from a cut on, up to one behind which old extents are kept."""
-        cutter = Cutter(self._parameters)
+        cutter = Cutter(self._parameters, is_file=False)
         fed = start
         final = False
         while not final:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.stores import TINY_CHUNKS, settings_in
-from versionfs.chunking import ChunkingParameters
+from versionfs.chunking import DEFAULT_CHUNKING, ChunkingParameters
 from versionfs.errors import (
     AlreadyExistsError,
     CorruptionError,
@@ -40,6 +40,7 @@ def test_a_store_is_made_once_and_opened_again(home: Path) -> None:
     with Store.open(settings_in(home)) as store:
         assert store.format == made
         assert store.chunking == TINY_CHUNKS
+        assert b"whole" not in store.format.encode()
         assert store.id == made.store_id
     with Store.open_or_create(settings_in(home)) as store:
         assert store.format == made
@@ -107,6 +108,9 @@ def test_a_file_is_not_a_store(home: Path, tmp_path: Path) -> None:
 
 def test_a_format_comes_back() -> None:
     assert StoreFormat.decode(FORMAT.encode(), "here") == FORMAT
+    default = StoreFormat("01K9ZZZZZZZZZZZZZZZZZZZZZZ", DEFAULT_CHUNKING)
+    assert default.chunking.whole_bytes > 0
+    assert StoreFormat.decode(default.encode(), "here") == default
 
 
 def test_a_newer_format_is_told_apart_from_damage() -> None:
@@ -117,6 +121,11 @@ def test_a_newer_format_is_told_apart_from_damage() -> None:
     sizes = {"algorithm": "fastcdc-2020-nc1", "min": 10**9, "average": 1, "max": 5}
     with pytest.raises(UnsupportedFormatError, match="chunk sizes"):
         StoreFormat.decode(changed(chunking=sizes), "here")
+    sizes |= {"min": 64, "average": 256, "max": 1024}
+    assert StoreFormat.decode(changed(chunking=sizes), "here").chunking == TINY_CHUNKS
+    for whole in (-1, 1025):
+        with pytest.raises(UnsupportedFormatError, match="chunk sizes"):
+            StoreFormat.decode(changed(chunking=sizes | {"whole": whole}), "here")
 
 
 @pytest.mark.parametrize(

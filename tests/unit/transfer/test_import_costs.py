@@ -223,7 +223,7 @@ def test_small_files_are_read_in_batches_without_the_interpreter(
     monkeypatch.setattr(pipeline, "_SLOW_SECONDS", slow)
     monkeypatch.setattr(pipeline, "_BATCHES_IN_FLIGHT", 1)
     make_files(source, 3, 200)
-    write(source / "large", os.urandom(100_000))
+    write(source / "large", os.urandom(250_000))
     write(source / "empty", b"")
     write(source / "tagged", b"x")
     os.setxattr(source / "tagged", "user.tag", b"1")
@@ -263,7 +263,7 @@ def test_files_that_are_not_read_at_once_are_read_by_threads_where_that_is_slow(
 ) -> None:
     monkeypatch.setattr(pipeline, "_BATCHES_IN_FLIGHT", 1)
     for number in range(150):
-        write(source / f"{number:03d}", os.urandom(100_000))
+        write(source / f"{number:03d}", os.urandom(250_000))
     threads: Counter[bool] = Counter()
     whole = reading.read_whole
 

@@ -432,3 +432,23 @@ def test_what_lies_below_a_file_of_the_same_tar_is_named(store: Store) -> None:
     assert [path for path, _ in result.skipped] == [b"a/b"]
     assert any("a/b" in warning for warning in warnings)
     assert at(store, b"a") is not None
+
+
+@pytest.mark.parametrize("size", [1, 65_537, 150_000, 196_607, 196_608, 300_000, 5_000_000])
+def test_a_file_is_cut_alike_wherever_it_comes_from(
+    store: Store, source: Path, tmp_path: Path, size: int
+) -> None:
+    (source / "f").write_bytes(Random(size).randbytes(size))
+    os.utime(source / "f", ns=(LONG_AGO_NS, LONG_AGO_NS))
+    bring(store, source, branch="folder")
+    found = at(store, b"f", "folder")
+    assert found is not None
+    assert found.kind == (Kind.FILE if size < 196_608 else Kind.LARGE)
+    data = tar_of(("f", (source / "f").read_bytes()))
+    (tmp_path / "a.tar").write_bytes(data)
+    bring(store, tmp_path / "a.tar", branch="tar")
+    pipe(store, data, branch="pipe")
+    for branch in ("tar", "pipe"):
+        other = at(store, b"f", branch)
+        assert other is not None
+        assert (other.kind, other.content) == (found.kind, found.content)

@@ -257,7 +257,7 @@ def test_a_great_many_pieces_are_joined(tiny: Store) -> None:
 
 
 def test_little_that_was_decoded_ahead_holds_no_large_block(store: Store) -> None:
-    # Text of a short period is cut into the longest chunks, of 1 MiB.
+    # Text of a short period is cut into the longest chunks, of 192 KiB.
     data = (b"a line of text that comes again and again, %07d\n" % 1) * 100_000
     content = store.contents.open(store_file(store, data))
     step = 300_000

@@ -9,13 +9,14 @@ import pytest
 
 from tests.support.folders import write
 from tests.support.stores import at, bring
-from versionfs.chunking import ChunkingParameters, chunk_id
+from versionfs.chunking import DEFAULT_CHUNKING, chunk_id
 from versionfs.repo import Store
 from versionfs.tree import FileEditor, Kept, StoredFile, recut
 from versionfs.types import NO_ID, Extent, Kind
 
 MIB = 1 << 20
-HOLE = ChunkingParameters().max_bytes
+HOLE = DEFAULT_CHUNKING.max_bytes
+WHOLE = DEFAULT_CHUNKING.whole_bytes
 NOISE = random.Random(9).randbytes(3 * MIB)
 
 
@@ -29,6 +30,11 @@ NOISE = random.Random(9).randbytes(3 * MIB)
         pytest.param(NOISE, NOISE[:65536], Kind.FILE, id="cut to the minimum"),
         pytest.param(NOISE, NOISE[:100], Kind.FILE, id="cut to less"),
         pytest.param(NOISE[:100], NOISE, Kind.LARGE, id="grown"),
+        pytest.param(NOISE, NOISE[: WHOLE - 1], Kind.FILE, id="cut to one chunk"),
+        pytest.param(NOISE, NOISE[:WHOLE], Kind.LARGE, id="cut to more than one"),
+        pytest.param(NOISE[:150_000], b"x" + NOISE[1:150_000], Kind.FILE, id="one chunk"),
+        pytest.param(NOISE[: WHOLE - 1], NOISE[:WHOLE], Kind.LARGE, id="more than one chunk"),
+        pytest.param(bytes(WHOLE - 1), bytes(WHOLE - 2), Kind.FILE, id="fewer zeros"),
         pytest.param(NOISE, NOISE[:MIB] + b"x" + NOISE[MIB + 1 :], Kind.LARGE, id="one byte"),
         pytest.param(NOISE, NOISE[: 2 * MIB], Kind.LARGE, id="cut short"),
         pytest.param(NOISE, bytes(HOLE), Kind.LARGE, id="one hole"),

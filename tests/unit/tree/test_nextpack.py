@@ -230,12 +230,11 @@ def test_what_is_asked_for_goes_through_the_kernel_alone(
     source.prefetch([PackRange(extent.location.pack, 100, 2 * MIB)], None)
     source.prefetch([PackRange(extent.location.pack, 4 * MIB, 100 * MIB)], None)
     assert isinstance(source, OpenPackSource)
-    assert source._threads is not None
-    source._threads.shutdown()
+    source._threads["ahead"].shutdown()
     assert calls[0] == (100, 2 * MIB, 2 * MIB)
     assert calls[1][:2] == (4 * MIB, 100 * MIB)
     assert MIB <= calls[1][2] < 2 * MIB
     source.close()
     source.prefetch([PackRange(extent.location.pack, 0, MIB)], None)
     assert len(calls) == 2
-    assert source._threads is None
+    assert source._threads == {}

@@ -28,7 +28,7 @@ from versionfs.repo import Store
 from versionfs.repo.format import FORMAT_KEY, StoreFormat
 from versionfs.tree import build_directory, directory_entry, readahead
 from versionfs.tree.readahead import FIRST_BYTES
-from versionfs.types import Entry, NodeRef
+from versionfs.types import Entry, Kind, NodeRef
 
 MIB = 1 << 20
 Opened = tuple[Store, RemoteFolder]
@@ -332,6 +332,27 @@ def test_small_files_are_fetched_by_pack(local: Store, source: Path, remote: Ope
         settle(store)
         assert sum(objects.requests.values()) <= 40
         assert objects.received <= stored * 1.3
+
+
+def test_files_of_some_chunks_are_fetched_by_pack(local: Store, source: Path, remote: Open) -> None:
+    """Pictures, say: each has a manifest, and is no file to read ahead of by itself."""
+    rng = random.Random(7)
+    data = [rng.randbytes(rng.randrange(200_000, 800_000)) for _ in range(80)]
+    for number, each in enumerate(data):
+        (source / f"f{number:02}").write_bytes(each)
+    bring(local, source)
+    store, objects = remote(latency=0.002)
+    found = list(store.trees.entries(head(local).root.node))
+    assert all(entry.kind == Kind.LARGE for entry in found)
+    for entry, expected in zip(found, data, strict=True):
+        content = store.contents.open(entry)
+        for offset in range(0, entry.size, 128 * 1024):  # as the kernel asks
+            size = min(128 * 1024, entry.size - offset)
+            assert content.read(offset, size) == expected[offset : offset + size]
+        content.close()
+    settle(store)
+    print(objects.requests)
+    assert sum(objects.requests.values()) <= 20
 
 
 # -- damage ----------------------------------------------------------------------------------------
