@@ -181,3 +181,8 @@ def test_the_default_sizes_cut_as_the_documentation_says() -> None:
     )
     assert cuts[0].data is not None
     assert chunk_id(cuts[0].data).hex()[:16] in said
+    short = Cutter(DEFAULT_CHUNKING)
+    cuts = [*short.feed(data[:150_000]), *short.finish()]
+    assert [cut.length for cut in cuts] == [150_000]
+    assert cuts[0].data is not None
+    assert f"alone are one chunk, `{chunk_id(cuts[0].data).hex()[:16]}`" in said

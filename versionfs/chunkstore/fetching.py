@@ -35,6 +35,11 @@ _LARGE_BYTES: Final = 2 * 1024 * 1024
 """From here on replies go into memory that is used again."""
 _SCAN_GRANULES: Final = (4, 32)
 """How much the first misses of a scan bring: 256 KiB, then 2 MiB; the third brings the pack."""
+_NEAR_GRANULES: Final = 17
+"""So far behind where a file begins is the next one, of those that have up to 1 MiB."""
+_IN_ORDER: Final = 2
+"""When so many begin behind the one before, the pack is brought."""
+_NOWHERE: Final = -(1 << 32)
 _SCANS: Final = 4096
 _PLANNERS: Final = 2
 
@@ -55,13 +60,19 @@ class FetchStatistics(NamedTuple):
 
 
 class _Scan:
-    """How often a scan missed in a pack, and where the last time."""
+    """How often a scan missed in a pack, and where the last time.
 
-    __slots__ = ("last", "misses")
+    And of files of some chunks: how many began behind the one before, where the last one did, and
+    where what came with it ends.
+    """
+
+    __slots__ = ("begun", "end", "in_order", "last", "misses")
 
     def __init__(self) -> None:
         self.misses = 0
         self.last = 0
+        self.in_order = 0
+        self.begun = self.end = _NOWHERE
 
 
 class FetchingSource:
@@ -218,7 +229,12 @@ class FetchingSource:
             missing = [number for number in range(first, last + 1) if number not in pieces]
             if not missing:
                 return pieces
-            asked = asked or (self._around(pack, missing, scan) if scan else missing)
+            if not asked:
+                asked = missing
+                if scan == Scan.BEHIND:
+                    asked = self._behind(pack, missing)
+                elif scan:
+                    asked = self._around(pack, missing, scan)
             fetches = self._in_flight.ask(pack, sorted({*asked, *missing}), demand=True)
             for number in missing:
                 for fetch in fetches:
@@ -231,10 +247,7 @@ class FetchingSource:
         """Returns the granules that a scan fetches together with those that it needs."""
         first, last = missing[0], missing[-1]
         with self._lock:
-            scan = self._scans.pop(pack, None) or _Scan()
-            self._scans[pack] = scan
-            if len(self._scans) > _SCANS:
-                self._scans.popitem(last=False)
+            scan = self._scan_of(pack)
             before = scan.last
             misses = len(_SCAN_GRANULES) if kind == Scan.ALL else scan.misses
             # After the whole pack was brought, a miss means that it was evicted.
@@ -253,6 +266,34 @@ class FetchingSource:
         around = range(begin, max(begin + count, last + 1))
         absent = {*missing, *self._missing(pack, list(around))}
         return sorted(absent)
+
+    def _behind(self, pack: PackId, missing: list[int]) -> list[int]:
+        """Returns the granules that are fetched with the beginning of a file of some chunks.
+
+        Those behind it, if files are read in order. Who reads some here and there needs no more.
+        """
+        first, last = missing[0], missing[-1]
+        with self._lock:
+            scan = self._scan_of(pack)
+            follows = 0 < first - scan.begun <= _NEAR_GRANULES
+            follows = follows or 0 <= first - scan.end <= _NEAR_GRANULES
+            scan.in_order = scan.in_order + 1 if follows else 0
+            count = _SCAN_GRANULES[1] if scan.in_order else 0
+            brings_all = scan.in_order >= _IN_ORDER and self.cache.is_writable
+            if brings_all:
+                scan.in_order, count = 0, RUN_GRANULES
+            scan.begun, scan.end = first, max(first + count, last + 1)
+        if brings_all:
+            self.later(partial(self._whole, pack))
+        return sorted({*missing, *self._missing(pack, list(range(first, scan.end)))})
+
+    def _scan_of(self, pack: PackId) -> _Scan:
+        """Returns what scans did in a pack; the lock is held."""
+        scan = self._scans.pop(pack, None) or _Scan()
+        self._scans[pack] = scan
+        if len(self._scans) > _SCANS:
+            self._scans.popitem(last=False)
+        return scan
 
     def _whole(self, pack: PackId) -> None:
         """Prefetches a pack, all of it."""

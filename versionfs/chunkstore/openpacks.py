@@ -148,6 +148,8 @@ class OpenPackSource(DirectSource):
             self._closed = True
             threads, self._threads = self._threads, {}
         for each in threads.values():
-            each.shutdown(cancel_futures=True)
+            each.shutdown(wait=False, cancel_futures=True)
+        for each in threads.values():
+            each.shutdown()
         with self._lock:
             self._packs.clear()

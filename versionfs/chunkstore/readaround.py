@@ -29,10 +29,12 @@ _COPIED_BYTES_PER_S: Final = 2e9
 """What comes sooner than this was in memory."""
 _LONGEST_WAIT_S: Final = 0.02
 """No disk makes a read wait longer, but other threads of this process may."""
+_LONGEST_READ_S: Final = 2.5
+"""More is not held against it: a disk that stalls once is no reason to end it for hours."""
 _RUNNING: Final = 2
 """Windows that are being read, or wait for it."""
 _WINDOWS: Final = 4_096
-"""Windows remembered: of 16 GiB."""
+"""Windows remembered: of 32 GiB."""
 _PAYING: Final = 128
 """So many reads in a window pay for it: about as many blocks as it has. What is read again later
 the kernel would have in memory anyhow."""
@@ -93,7 +95,7 @@ class ReadAround:
             self._running.discard(window)
             if seconds is not None:
                 _remember(self._whole, window, _PAYING)
-                self._credit = max(self._credit - seconds, -CREDIT_S)
+                self._credit -= min(seconds, _LONGEST_READ_S)
 
     def _has_credit(self) -> bool:
         now = time.monotonic()

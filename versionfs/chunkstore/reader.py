@@ -95,21 +95,28 @@ class PackReader:
             return self._again(location, partial(self._read, location, verify, scan), error)
 
     def chunk(
-        self, expected: bytes, location: Location, *, scan: bool = False, once: bool = False
+        self,
+        expected: bytes,
+        location: Location,
+        *,
+        scan: bool = False,
+        once: bool = False,
+        begins: bool = False,
     ) -> memoryview:
         """Returns a chunk's plaintext, verified against its id.
 
         ``scan`` is as in :meth:`read`; ``once`` says that the chunk will not be read again soon,
-        but for the rest of it.
+        but for the rest of it; ``begins`` that it begins a file of a few chunks, and that others
+        may follow.
 
         Raises:
             CorruptionError: as :meth:`read`, or the bytes are not those of the chunk.
             WouldBlock: as :meth:`read`.
         """
         try:
-            return self._chunk(expected, location, scan, once)
+            return self._chunk(expected, location, scan, once, begins)
         except _FAILURES as error:
-            work = partial(self._chunk, expected, location, scan, once)
+            work = partial(self._chunk, expected, location, scan, once, begins)
             return self._again(location, work, error)
 
     def want(self, locations: Iterable[Location]) -> None:
@@ -158,8 +165,10 @@ class PackReader:
     def _read(self, location: Location, verify: Callable[[memoryview], T], scan: bool) -> T:
         return verify(self._slice(self._block(location, scan), location))
 
-    def _chunk(self, expected: bytes, location: Location, scan: bool, once: bool) -> memoryview:
-        block = self._block(location, scan, once)
+    def _chunk(
+        self, expected: bytes, location: Location, scan: bool, once: bool, begins: bool
+    ) -> memoryview:
+        block = self._block(location, scan, once, begins)
         data = self._slice(block, location)
         if location.offset not in block.verified:
             if chunk_id(data) != expected:
@@ -183,7 +192,9 @@ class PackReader:
             raise CorruptionError("a block is shorter than its location says")
         return data
 
-    def _block(self, location: Location, scan: bool, once: bool = False) -> _Block:
+    def _block(
+        self, location: Location, scan: bool, once: bool = False, begins: bool = False
+    ) -> _Block:
         key = (location.pack, location.block_offset)
         with self._lock:
             block = self._blocks.get(key)
@@ -195,7 +206,7 @@ class PackReader:
             if block is not None:
                 self._hits += 1
                 return block
-        data, is_view = self._load(location, scan)
+        data, is_view = self._load(location, scan, begins)
         block = _Block(data)
         with self._lock:
             if is_view or once:
@@ -210,11 +221,13 @@ class PackReader:
                     self._held -= len(old.data)
         return block
 
-    def _load(self, location: Location, scan: bool) -> tuple[memoryview, bool]:
+    def _load(self, location: Location, scan: bool, begins: bool) -> tuple[memoryview, bool]:
         """Returns a decoded block, and whether it is a view of a buffer of the source."""
         if not 0 < location.stored_length <= _MAX_STORED_BYTES:
             raise CorruptionError(f"a location claims {location.stored_length} bytes")
-        kind = self._scans(location.pack) if scan else Scan.NONE
+        kind = Scan.BEHIND if begins else Scan.NONE
+        if scan:
+            kind = self._scans(location.pack)
         stored = self.source.read(
             location.pack, location.block_offset, location.stored_length, kind
         )

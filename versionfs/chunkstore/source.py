@@ -22,6 +22,8 @@ class Scan(IntEnum):
     """What lies around will likely be read soon, as in a walk."""
     ALL = 2
     """So will all of the pack: much of the one before it was."""
+    BEHIND = 3
+    """So will what lies behind, if files begin to be read in the order in which they lie."""
 
 
 class PackRange(NamedTuple):

@@ -12,6 +12,7 @@ from versionfs.errors import CorruptionError, UnsupportedFormatError
 
 FORMAT_KEY: Final = "versionfs.json"
 FORMAT_VERSION: Final = 1
+_CHUNKING: Final = frozenset(("algorithm", "min", "average", "max", "whole"))
 _ID: Final = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
 
 
@@ -70,6 +71,12 @@ class StoreFormat(NamedTuple):
             if chunking["algorithm"] != ALGORITHM:
                 raise UnsupportedFormatError(
                     f"the store {where} uses the chunking {chunking['algorithm']!r}",
+                    hint="upgrade versionfs",
+                )
+            if unknown := set(chunking) - _CHUNKING:
+                # Whoever does not know it would cut files in other places.
+                raise UnsupportedFormatError(
+                    f"the store {where} says how files are cut with {', '.join(sorted(unknown))}",
                     hint="upgrade versionfs",
                 )
             sizes = ChunkingParameters(

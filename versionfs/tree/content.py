@@ -28,8 +28,8 @@ _FILE: Final = int(Kind.FILE)
 _NODE_CACHE: Final = 512
 """Decoded manifest nodes kept: of some 126 extents, and about 40 KiB, in the mean."""
 
-_SCANNED_BYTES: Final = 1024 * 1024
-"""Who reads a file up to this size will likely read others beside it."""
+_FEW_CHUNKS_BYTES: Final = 1024 * 1024
+"""Files up to this size may be some of many that are read one after the other."""
 
 _IN_ORDER_BYTES: Final = range(256 * 1024, 1024 * 1024 + 1)
 """Reads of a large file that others are expected after. The kernel asks for no more."""
@@ -130,18 +130,19 @@ class Contents:
         self._packs.want(e.location for e in extents if e.location is not None)
 
     def extent_data(
-        self, extent: Extent, *, scan: bool = False, once: bool = False
+        self, extent: Extent, *, scan: bool = False, once: bool = False, begins: bool = False
     ) -> memoryview | None:
         """Returns an extent's bytes, verified, or None for a hole.
 
         ``scan`` says that the file is small, and its neighbours will likely be read too; ``once``
-        that whoever reads it has no use for it afterwards.
+        that whoever reads it has no use for it afterwards; ``begins`` that it begins a file of a
+        few chunks, and others may be read that lie behind it.
         """
         if extent.chunk == NO_ID:
             return None
         if extent.location is None:
             raise CorruptionError("an extent has a chunk but no location")
-        data = self._packs.chunk(extent.chunk, extent.location, scan=scan, once=once)
+        data = self._packs.chunk(extent.chunk, extent.location, scan=scan, once=once, begins=begins)
         if len(data) != extent.length:
             raise CorruptionError(
                 f"an extent of {extent.length} bytes has a chunk of {len(data)}",
@@ -163,9 +164,9 @@ class FileContent:
         "_ends",
         "_entry",
         "_is_compressed",
+        "_is_one_of_many",
         "_leaf",
         "_next_pack",
-        "_scan",
         "size",
     )
 
@@ -175,7 +176,7 @@ class FileContent:
         self._leaf: _Leaf | None = None
         self._ahead: Readahead | None = None
         self.size = entry.size
-        self._scan = entry.kind == Kind.FILE or entry.size <= _SCANNED_BYTES
+        self._is_one_of_many = entry.kind == Kind.LARGE and entry.size <= _FEW_CHUNKS_BYTES
         # Where reads ended that others may follow; None if nothing is decoded ahead.
         self._ends: deque[int] | None = None
         self._is_compressed = False  # what was read last
@@ -251,7 +252,8 @@ class FileContent:
             for start, extent in extents:
                 low = max(offset - start, 0)
                 high = min(end - start, extent.length)
-                data = self._contents.extent_data(extent, scan=self._scan, once=once)
+                begins = start == 0 and self._is_one_of_many
+                data = self._contents.extent_data(extent, once=once, begins=begins)
                 parts.append(bytes(high - low) if data is None else data[low:high])
                 if start + extent.length >= end:
                     where = extent.location
@@ -269,12 +271,14 @@ class FileContent:
         Raises:
             CorruptionError: the stored bytes are damaged; it names the pack.
         """
+        scan = self._entry.kind == Kind.FILE
         extents = self.extents()
         if self._ahead is not None:
             extents = self._fetched(self._ahead, extents, 0, self.size)
         try:
             for offset, extent in extents:
-                yield offset, extent, self._contents.extent_data(extent, scan=self._scan)
+                begins = offset == 0 and self._is_one_of_many
+                yield offset, extent, self._contents.extent_data(extent, scan=scan, begins=begins)
         finally:
             self.close()
 

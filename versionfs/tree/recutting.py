@@ -87,7 +87,7 @@ def recut(
     cut that is a cut again: about one chunk on ordinary data. Reads no zeros that are known.
 
     Args:
-        parameters: those that the old file was cut by.
+        parameters: of the store. An old file that was cut by others keeps what is not touched.
         old: the file before.
         size: the length of the new file, in bytes.
         dirty: the ranges ``[start, end)`` that may differ from the old file, sorted by start; they

@@ -123,6 +123,8 @@ def test_a_newer_format_is_told_apart_from_damage() -> None:
         StoreFormat.decode(changed(chunking=sizes), "here")
     sizes |= {"min": 64, "average": 256, "max": 1024}
     assert StoreFormat.decode(changed(chunking=sizes), "here").chunking == TINY_CHUNKS
+    with pytest.raises(UnsupportedFormatError, match="cut with least"):
+        StoreFormat.decode(changed(chunking=sizes | {"least": 5}), "here")
     for whole in (-1, 1025):
         with pytest.raises(UnsupportedFormatError, match="chunk sizes"):
             StoreFormat.decode(changed(chunking=sizes | {"whole": whole}), "here")
