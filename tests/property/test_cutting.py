@@ -100,6 +100,28 @@ def test_cuts_do_not_depend_on_the_pieces_they_are_fed_in(
     assert cuts_of(data, sizes, WHOLE_CHUNKS) == cuts_of(data, (), WHOLE_CHUNKS)
 
 
+@given(segments, st.lists(st.integers(1, 5000), min_size=1, max_size=4))
+@example([("noise", 700), ("zeros", 500), ("noise", 700)], [1200, 1])
+@example([("noise", 900)], [100])
+def test_what_was_not_cut_may_be_fed_again_with_what_follows(
+    parts: list[Segment], sizes: list[int]
+) -> None:
+    data = render(parts)
+    for parameters in (TINY_CHUNKS, WHOLE_CHUNKS):
+        cutter = Cutter(parameters)
+        cuts: list[Cut] = []
+        at = turn = 0
+        while at < len(data):
+            again = cutter.give_back()
+            size = sizes[turn % len(sizes)]
+            turn += 1
+            cuts += cutter.feed(data[at - again : at + size])
+            at += size
+        cuts += cutter.finish()
+        found = [(c.offset, c.length, None if c.data is None else bytes(c.data)) for c in cuts]
+        assert found == cuts_of(data, (), parameters)
+
+
 @given(segments)
 @example([("noise", 999)])
 @example([("noise", 1000)])

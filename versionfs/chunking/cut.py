@@ -132,6 +132,18 @@ class Cutter:
             self._tail = self._tail[: len(self._tail) - trailing]
             self._zeros = trailing + length
 
+    def give_back(self) -> int:
+        """Forgets the last bytes that were fed and not cut, which may be none; returns how many.
+
+        They are to be fed again, with what follows them: reading them anew costs less than putting
+        them before a large piece.
+        """
+        if self._zeros:
+            return 0
+        count = len(self._tail)
+        self._tail = b""
+        return count
+
     def finish(self) -> Iterator[Cut]:
         """Ends the file and yields its last cuts."""
         if self._zeros:

@@ -29,7 +29,7 @@ PACK_TARGET_BYTES: Final = 32 * 1024 * 1024
 _RUN_BOUND_BYTES: Final = BLOCK_TARGET_BYTES + BLOCK_TARGET_BYTES // 8
 """Small chunks share a block up to this size: that makes blocks of ``BLOCK_TARGET_BYTES``."""
 _COMPRESSING_BOUND_BYTES: Final = 24 * 1024 * 1024
-_GROUP_BYTES: Final = 512 * 1024
+_GROUP_BYTES: Final = 2 * 1024 * 1024
 """Blocks are handed to the compressing threads in groups of about this size."""
 
 _SEALING_BOUND: Final = 2

@@ -215,11 +215,17 @@ def stream_descriptor(
         except OSError:
             hole_at = size
         while at < hole_at:
-            data = os.pread(descriptor, min(WHOLE_BYTES, hole_at - at), at)
-            if not data:
-                break
-            at += len(data)
+            again = cutter.give_back()
+            start, length = at - again, again + min(WHOLE_BYTES, hole_at - at)
+            data = os.pread(descriptor, length, start)
+            while len(data) <= again and (
+                more := os.pread(descriptor, length - len(data), start + len(data))
+            ):
+                data += more  # Some file systems give less at once than was asked for.
             yield list(cutter.feed(data))
+            if len(data) <= again:
+                break
+            at += len(data) - again
         if at < hole_at:
             break  # The file became shorter; whoever compares sizes sees it.
     yield list(cutter.finish())

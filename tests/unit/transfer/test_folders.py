@@ -451,6 +451,33 @@ def test_a_file_that_never_stops_changing_is_named(
     assert names(store, head(store).root) == [b"a", b"busy"]
 
 
+@pytest.mark.parametrize("most", [100_000, 1 << 30])
+def test_a_large_file_is_read_about_once_whatever_a_read_gives(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """What is not cut yet is read again with what follows it: less than a chunk for 4 MiB."""
+    data = Random(8).randbytes(9_000_000) + bytes(1_000_000) + Random(9).randbytes(3_000_000)
+    write(source / "large", data)
+    number = (source / "large").stat().st_ino
+    pread = os.pread
+    read = 0
+
+    def short(descriptor: int, length: int, offset: int) -> bytes:
+        nonlocal read
+        if os.fstat(descriptor).st_ino != number:
+            return pread(descriptor, length, offset)
+        found = pread(descriptor, min(length, most), offset)
+        read += len(found)
+        return found
+
+    monkeypatch.setattr(os, "pread", short)
+    bring(store, source)
+    monkeypatch.undo()
+    assert content(store, b"large") == data
+    if most > len(data):
+        assert read <= len(data) + 4 * store.chunking.max_bytes
+
+
 @pytest.mark.parametrize("how", ["grow", "shrink", "rewrite", "mode", "replace", "link", "fifo"])
 def test_a_file_that_changed_after_it_was_listed_is_read_as_it_is_then(
     store: Store, source: Path, monkeypatch: pytest.MonkeyPatch, how: str
