@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -39,7 +39,7 @@ _NEAR_GRANULES: Final = 17
 """So far behind where a file begins is the next one, of those that have up to 1 MiB."""
 _IN_ORDER: Final = 2
 """When so many begin behind the one before, the pack is brought."""
-_NOWHERE: Final = -(1 << 32)
+_READERS: Final = 4
 _SCANS: Final = 4096
 _PLANNERS: Final = 2
 
@@ -62,17 +62,16 @@ class FetchStatistics(NamedTuple):
 class _Scan:
     """How often a scan missed in a pack, and where the last time.
 
-    And of files of some chunks: how many began behind the one before, where the last one did, and
-    where what came with it ends.
+    And of files of some chunks, for a few readers: where the last one began, where what came with
+    it ends, and how many had begun behind the one before.
     """
 
-    __slots__ = ("begun", "end", "in_order", "last", "misses")
+    __slots__ = ("last", "misses", "readers")
 
     def __init__(self) -> None:
         self.misses = 0
         self.last = 0
-        self.in_order = 0
-        self.begun = self.end = _NOWHERE
+        self.readers: deque[tuple[int, int, int]] = deque(maxlen=_READERS)
 
 
 class FetchingSource:
@@ -275,17 +274,22 @@ class FetchingSource:
         first, last = missing[0], missing[-1]
         with self._lock:
             scan = self._scan_of(pack)
-            follows = 0 < first - scan.begun <= _NEAR_GRANULES
-            follows = follows or 0 <= first - scan.end <= _NEAR_GRANULES
-            scan.in_order = scan.in_order + 1 if follows else 0
-            count = _SCAN_GRANULES[1] if scan.in_order else 0
-            brings_all = scan.in_order >= _IN_ORDER and self.cache.is_writable
+            in_order = 0
+            for reader in scan.readers:
+                begun, end, before = reader
+                if 0 < first - begun <= _NEAR_GRANULES or 0 <= first - end <= _NEAR_GRANULES:
+                    scan.readers.remove(reader)
+                    in_order = before + 1
+                    break
+            count = _SCAN_GRANULES[1] if in_order else 0
+            brings_all = in_order >= _IN_ORDER and self.cache.is_writable
             if brings_all:
-                scan.in_order, count = 0, RUN_GRANULES
-            scan.begun, scan.end = first, max(first + count, last + 1)
+                in_order, count = 0, RUN_GRANULES
+            stop = max(first + count, last + 1)
+            scan.readers.append((first, stop, in_order))
         if brings_all:
             self.later(partial(self._whole, pack))
-        return sorted({*missing, *self._missing(pack, list(range(first, scan.end)))})
+        return sorted({*missing, *self._missing(pack, list(range(first, stop)))})
 
     def _scan_of(self, pack: PackId) -> _Scan:
         """Returns what scans did in a pack; the lock is held."""

@@ -166,11 +166,16 @@ def _read_all(descriptor: int, size: int) -> bytes:
     data = os.pread(descriptor, size + 1, 0)
     if len(data) >= size:
         return data
-    parts = [data]
-    at = len(data)
-    while at < size and (data := os.pread(descriptor, size + 1 - at, at)):
+    return data + _pread_all(descriptor, size + 1 - len(data), len(data))
+
+
+def _pread_all(descriptor: int, length: int, offset: int) -> bytes:
+    """Reads until there is no more: fewer bytes than ``length`` only at the end of the file."""
+    parts: list[bytes] = []
+    end = offset + length
+    while offset < end and (data := os.pread(descriptor, end - offset, offset)):
         parts.append(data)
-        at += len(data)
+        offset += len(data)
     return b"".join(parts)
 
 
@@ -218,10 +223,9 @@ def stream_descriptor(
             again = cutter.give_back()
             start, length = at - again, again + min(WHOLE_BYTES, hole_at - at)
             data = os.pread(descriptor, length, start)
-            while len(data) <= again and (
-                more := os.pread(descriptor, length - len(data), start + len(data))
-            ):
-                data += more  # Some file systems give less at once than was asked for.
+            if len(data) < length:
+                # Some file systems give less at once than they are asked for.
+                data += _pread_all(descriptor, length - len(data), start + len(data))
             yield list(cutter.feed(data))
             if len(data) <= again:
                 break

@@ -188,6 +188,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 256 KiB: files are written faster."""
     monkeypatch.setattr(readaround, "WINDOW_BYTES", SMALL)
     monkeypatch.setattr(openpacks, "_NEAR_BYTES", SMALL // 4)
+    monkeypatch.setattr(readaround, "CREDIT_S", 100.0)  # however slow the disk is here
 
 
 @pytest.fixture
@@ -300,15 +301,21 @@ def test_a_source_may_be_closed_while_windows_wait(pack, windows, monkeypatch):
     source, data = pack
     begun, go_on = threading.Event(), threading.Event()
 
+    calls = []
+
     def waits(*_: object) -> int:
+        calls.append(1)
         begun.set()
         go_on.wait(10)
         return 1
 
     monkeypatch.setattr(os, "sendfile", waits)
-    for at in (0, 3 * SMALL, 100, 3 * SMALL + 7):
+    for at in (3 * SMALL, 0, 3 * SMALL + 7, 100):
         source.read(PACK, at, 500)
+    source.prefetch([PackRange(PACK, 0, 1000)], None)
     assert begun.wait(10)
+    assert len(source._around._running) == 2
     threading.Timer(0.05, go_on.set).start()
     source.close()
+    assert len(calls) <= 2, "the other window was not begun any more"
     assert source.read(PACK, 5, 500) == data[5:505]

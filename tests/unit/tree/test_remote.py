@@ -372,6 +372,27 @@ def test_files_of_some_chunks_that_are_read_in_order_are_fetched_by_pack(
     assert objects.received <= 1.1 * sum(map(len, pictures.values()))
 
 
+def test_readers_side_by_side_get_what_they_read(
+    local: Store, remote: Open, pictures: dict[bytes, bytes]
+) -> None:
+    store, objects = remote(latency=0.002)
+    names = sorted(pictures)
+    quarters = [names[at : at + 20] for at in range(0, 80, 20)]
+
+    def read(part: list[bytes]) -> None:
+        for name in part:
+            entry = store.trees.lookup(head(local).root.node, name)
+            assert entry is not None
+            content = store.contents.open(entry)
+            assert content.read(0, entry.size) == pictures[name]
+            content.close()
+
+    with ThreadPoolExecutor(4) as readers:
+        list(readers.map(read, quarters))
+    settle(store)
+    assert objects.received <= 1.1 * sum(map(len, pictures.values()))
+
+
 @pytest.mark.parametrize("most", [MIB, 4096])
 def test_who_reads_a_few_of_them_fetches_little_else(
     local: Store, remote: Open, pictures: dict[bytes, bytes], most: int
