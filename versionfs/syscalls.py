@@ -108,6 +108,25 @@ def read_unchanged(files: list[tuple[bytes, int, bytes]], most_bytes: int) -> li
     return [None if each is None else Read(*each) for each in found]
 
 
+def pread_all(descriptor: int, length: int, offset: int) -> bytes:
+    """Returns ``length`` bytes of a file at an offset; fewer only where it ends.
+
+    One call may give less: at the kernel's 2 GiB, and on some file systems anywhere.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    data = os.pread(descriptor, length, offset)
+    if len(data) == length or not data:
+        return data
+    parts = [data]
+    done = len(data)
+    while done < length and (data := os.pread(descriptor, length - done, offset + done)):
+        parts.append(data)
+        done += len(data)
+    return b"".join(parts)
+
+
 def syncfs(descriptor: int) -> None:
     """Writes back what the kernel has of the file system that a descriptor is in; waits for it.
 

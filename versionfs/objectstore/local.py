@@ -31,6 +31,7 @@ from versionfs.objectstore.protocol import (
     validate_prefix,
 )
 from versionfs.objectstore.temporary import clean_temporary, create_temporary, is_temporary
+from versionfs.syscalls import pread_all
 
 TEMPORARY_FOLDER: Final = "tmp"
 LOCK_FILE: Final = "lock"
@@ -99,10 +100,7 @@ class LocalStore:
             try:
                 if length is None:
                     length = max(0, os.fstat(descriptor).st_size - start)
-                data = os.pread(descriptor, length, start)
-                if len(data) == length or not data:
-                    return data
-                return _pread_rest(descriptor, data, length, start)
+                return pread_all(descriptor, length, start)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -371,16 +369,6 @@ def _version(data: bytes) -> Version:
 
 def _is_file(status: os.stat_result) -> bool:
     return (status.st_mode & 0o170000) == 0o100000
-
-
-def _pread_rest(descriptor: int, data: bytes, length: int, start: int) -> bytes:
-    """Goes on where one pread(2) stopped: at the end of the file, or at the kernel's 2 GiB."""
-    parts = [data]
-    done = len(data)
-    while done < length and (data := os.pread(descriptor, length - done, start + done)):
-        parts.append(data)
-        done += len(data)
-    return b"".join(parts)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Final, NamedTuple
 
 from versionfs.chunking import ChunkingParameters, Cut, Cutter, chunk_id
-from versionfs.syscalls import Read, read_unchanged, seen
+from versionfs.syscalls import Read, pread_all, read_unchanged, seen
 from versionfs.transfer.attributes import MODE_BITS, Attributes, read_xattrs
 from versionfs.types import NO_ID
 
@@ -166,17 +166,7 @@ def _read_all(descriptor: int, size: int) -> bytes:
     data = os.pread(descriptor, size + 1, 0)
     if len(data) >= size:
         return data
-    return data + _pread_all(descriptor, size + 1 - len(data), len(data))
-
-
-def _pread_all(descriptor: int, length: int, offset: int) -> bytes:
-    """Reads until there is no more: fewer bytes than ``length`` only at the end of the file."""
-    parts: list[bytes] = []
-    end = offset + length
-    while offset < end and (data := os.pread(descriptor, end - offset, offset)):
-        parts.append(data)
-        offset += len(data)
-    return b"".join(parts)
+    return data + pread_all(descriptor, size + 1 - len(data), len(data))
 
 
 def cut_whole(data: bytes, parameters: ChunkingParameters) -> list[Piece]:
@@ -222,10 +212,7 @@ def stream_descriptor(
         while at < hole_at:
             again = cutter.give_back()
             start, length = at - again, again + min(WHOLE_BYTES, hole_at - at)
-            data = os.pread(descriptor, length, start)
-            if len(data) < length:
-                # Some file systems give less at once than they are asked for.
-                data += _pread_all(descriptor, length - len(data), start + len(data))
+            data = pread_all(descriptor, length, start)
             yield list(cutter.feed(data))
             if len(data) <= again:
                 break
