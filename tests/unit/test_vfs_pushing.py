@@ -12,11 +12,12 @@ import pytest
 from tests.mount.support import commit, file, folder, link, settings_at
 from tests.unit.test_vfs_packing import unpack
 from versionfs.chunking import chunk_id
+from versionfs.chunkstore.decoded import Blocks
 from versionfs.errors import CorruptionError
 from versionfs.fuse.answers import answers
 from versionfs.fuse.branch_requests import BranchRequests
 from versionfs.objectstore import WouldBlock
-from versionfs.repo import Store, parse_spec
+from versionfs.repo import Repository, Store, parse_spec
 from versionfs.tree.content import PUSHED_BYTES
 from versionfs.vfs import FileSystem, Owner
 from versionfs.vfs.nodes import ROOT_NUMBER
@@ -105,6 +106,7 @@ class Mount(NamedTuple):
 def mount(request, store):
     changes = {b"d/f%03d" % i: file(content(i)) for i in range(COUNT)}
     changes |= {b"e/f%03d" % i: file(content(i)) for i in range(200, 200 + COUNT)}
+    changes |= {b"many/f%03d" % i: file(content(i)) for i in range(300, 310)}
     changes |= {
         b"odd/f000": file(content(0)),
         b"odd/f001": file(content(1)),
@@ -168,6 +170,71 @@ def test_a_reader_that_leaves_files_out_is_followed(mount):
     assert mount.open(b"f025") == []
     assert mount.ahead() == names(*range(26, 41))
     mount.check()
+
+
+def read_in_order(mount: Mount, count: int) -> None:
+    mount.show(b"d")
+    for number in range(count):
+        mount.open(b"f%03d" % number)
+        mount.ahead()
+
+
+def test_who_read_a_folder_in_order_is_followed_into_the_next_at_once(mount):
+    read_in_order(mount, COUNT)
+    mount.show(b"e")
+    assert mount.open(b"f200") == names(200)
+    assert mount.ahead() == names(*range(201, 216))
+    mount.check()
+
+
+def test_only_into_one_and_only_at_its_begin(mount):
+    read_in_order(mount, COUNT)
+    mount.show(b"e")
+    mount.open(b"f250")
+    assert mount.ahead() == []
+    mount.show(b"many")
+    assert mount.open(b"f300") == names(300)
+    assert mount.ahead() == names(*range(301, 310))
+    mount.check()
+
+
+def test_not_into_two(mount):
+    read_in_order(mount, COUNT)
+    mount.show(b"e")
+    mount.open(b"f200")
+    assert len(mount.ahead()) == 15
+    mount.show(b"many")
+    mount.open(b"f300")
+    assert mount.ahead() == []
+
+
+def test_not_where_that_ended_before_its_end(mount):
+    read_in_order(mount, COUNT // 2)
+    mount.show(b"e")
+    assert mount.open(b"f200") == names(200)
+    assert mount.ahead() == []
+
+
+def test_blocks_of_files_read_in_order_take_no_place_of_others(mount):
+    read_in_order(mount, 3)
+    kept = mount.store.packs._kept
+    held = kept.held
+    read_in_order(mount, COUNT)
+    assert kept.held == held > 0
+    assert mount.store.packs._once.held > 0
+
+
+def test_as_many_may_read_in_order_at_once_as_are_followed(store):
+    """Each block is decoded once, whoever else reads meanwhile."""
+    commit(store, {b"d/f%03d" % i: file(content(i)) for i in range(120)})
+    trees = store.trees
+    commit_now = Repository(store, "photos").resolve("main", None)
+    folder = trees.lookup(commit_now.root.node, b"d")
+    ((_, leaf),) = trees.leaves(folder.node, b"")
+    for step in range(7):
+        for reader in range(16):
+            store.contents.to_push(leaf, reader * 7 + step, once=True)
+    assert store.contents.blocks_read <= 120 * SIZE // 60_000 + 1
 
 
 def test_files_of_one_block_are_pushed_together_where_there_is_no_order(mount):
@@ -381,9 +448,7 @@ def test_a_damaged_block_ends_no_open(mount):
     for number in range(3):
         mount.open(b"f%03d" % number)
     reader = mount.store.contents._packs
-    reader._blocks.clear()
-    reader._passing.clear()
-    reader._held = 0
+    reader._kept, reader._once = Blocks(1 << 20), Blocks(1 << 20)
     chunk = reader.chunk
 
     def fail(*args, **more):

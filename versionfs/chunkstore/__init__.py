@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from versionfs.chunkstore.parallel import in_order
     from versionfs.chunkstore.reader import PackReader, ReadStatistics
     from versionfs.chunkstore.segments import SegmentWriter
-    from versionfs.chunkstore.source import DirectSource, PackRange, PackSource
+    from versionfs.chunkstore.source import DirectSource, PackRange, PackSource, Scan
     from versionfs.chunkstore.sync import packs_in_store, sync_index
     from versionfs.chunkstore.writer import ChunkWriter, Placement, WriteStatistics
 
@@ -42,6 +42,7 @@ __all__ = [
     "PackSource",
     "Placement",
     "ReadStatistics",
+    "Scan",
     "SegmentWriter",
     "WriteStatistics",
     "default_cache_bytes",
@@ -63,7 +64,7 @@ __getattr__ = names_of(
         "parallel": ("in_order",),
         "reader": ("PackReader", "ReadStatistics"),
         "segments": ("SegmentWriter",),
-        "source": ("DirectSource", "PackRange", "PackSource"),
+        "source": ("DirectSource", "PackRange", "PackSource", "Scan"),
         "sync": ("packs_in_store", "sync_index"),
         "writer": ("ChunkWriter", "Placement", "WriteStatistics"),
     },

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from versionfs.chunking import id_of, stamp
 from versionfs.chunkstore.locations import LocationColumns
 from versionfs.chunkstore.reader import PackReader
+from versionfs.chunkstore.source import Scan
 from versionfs.errors import CorruptionError
 from versionfs.types import STAMP_BYTES, Location, NodeRef, PackId, short
 
@@ -100,5 +101,5 @@ class MetadataReader:
         self.objects_read += 1
         pack = ref.location.pack
         return self._packs.read(
-            ref.location, lambda blob: unframe(kind, ref, blob, pack), scan=True
+            ref.location, lambda blob: unframe(kind, ref, blob, pack), scan=Scan.NEAR
         )

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from versionfs.chunking import chunk_id, decode_block
 from versionfs.chunking.blocks import RAW
+from versionfs.chunkstore.decoded import Block, Blocks, Key
 from versionfs.chunkstore.source import VIEW_BYTES, PackRange, PackSource, Scan
 from versionfs.errors import CorruptionError, NotFoundError
 from versionfs.objectstore import WouldBlock
@@ -22,8 +23,10 @@ T = TypeVar("T")
 
 _FAILURES: Final = (CorruptionError, NotFoundError, WouldBlock)
 _MAX_STORED_BYTES: Final = 64 * 1024 * 1024 + 1024
-_PASSING_BLOCKS: Final = 4
-"""Views that are kept. Twice as many of blocks with memory of their own."""
+_VIEWS: Final = 4
+"""Blocks that are kept though they are views of large buffers."""
+_ONCE_BYTES: Final = 4 * 1024 * 1024
+"""What is kept of blocks that are read once: of all who read in order at the same time."""
 _MANY_READS: Final = 64
 """A scan that read so many blocks of one pack will read as many of the next: some 4 MiB."""
 
@@ -37,16 +40,6 @@ class ReadStatistics(NamedTuple):
     chunks_verified: int
 
 
-class _Block:
-    """A decoded block and the offsets of the chunks in it that were verified."""
-
-    __slots__ = ("data", "verified")
-
-    def __init__(self, data: memoryview) -> None:
-        self.data = data
-        self.verified: set[int] = set()
-
-
 class PackReader:
     """Reads what locations point to. Thread-safe.
 
@@ -56,17 +49,17 @@ class PackReader:
 
     def __init__(self, source: PackSource, cache_bytes: int) -> None:
         self.source = source
-        self._bound = cache_bytes
-        self._held = 0
-        self._blocks: OrderedDict[tuple[bytes, int], _Block] = OrderedDict()
+        self._kept = Blocks(cache_bytes)
+        # Of those who read in order. New memory for each, and to have others go for it, costs a
+        # quarter of what decoding does.
+        self._once = Blocks(_ONCE_BYTES)
+        # Blocks that are views of large buffers, which they keep from being used again: a few, as a
+        # chunk is read by two or three requests of the kernel.
+        self._views: OrderedDict[Key, Block] = OrderedDict()
         self._lock = threading.Lock()
         self.blocks_read = 0
         """Counts blocks since the reader was made."""
         self._bytes_read = self._hits = self._verified = 0
-        # Blocks that are views of large buffers, which they keep from being used again: a few, as a
-        # chunk is read by two or three requests of the kernel.
-        self._passing: OrderedDict[tuple[bytes, int], _Block] = OrderedDict()
-        self._most_passing = _PASSING_BLOCKS if source.is_cached else 2 * _PASSING_BLOCKS
         # Of a scan: the pack that it is in, the blocks it read there, and what it will need.
         self._scanned: bytes = b""
         self._scanned_blocks = 0
@@ -77,12 +70,12 @@ class PackReader:
         return ReadStatistics(self.blocks_read, self._bytes_read, self._hits, self._verified)
 
     def read(
-        self, location: Location, verify: Callable[[memoryview], T], *, scan: bool = False
+        self, location: Location, verify: Callable[[memoryview], T], *, scan: Scan = Scan.NONE
     ) -> T:
         """Returns what ``verify`` makes of the bytes at a location.
 
         ``verify`` raises CorruptionError for bytes that are not what they should be. ``scan`` says
-        that neighbours will likely be read soon.
+        what will likely be read next; whether NEAR is ALL is found out here.
 
         Raises:
             CorruptionError: the pack is gone, too short, the block does not decode, or ``verify``
@@ -99,30 +92,28 @@ class PackReader:
         expected: bytes,
         location: Location,
         *,
-        scan: bool = False,
+        scan: Scan = Scan.NONE,
         once: bool = False,
-        begins: bool = False,
     ) -> memoryview:
         """Returns a chunk's plaintext, verified against its id.
 
-        ``scan`` is as in :meth:`read`; ``once`` says that the chunk will not be read again soon,
-        but for the rest of it; ``begins`` that it begins a file of a few chunks, and that others
-        may follow.
+        ``scan`` is as in :meth:`read`; ``once`` says that the chunk's block will not be read again
+        soon, but for the rest of it.
 
         Raises:
             CorruptionError: as :meth:`read`, or the bytes are not those of the chunk.
             WouldBlock: as :meth:`read`.
         """
         try:
-            return self._chunk(expected, location, scan, once, begins)
+            return self._chunk(expected, location, scan, once)
         except _FAILURES as error:
-            work = partial(self._chunk, expected, location, scan, once, begins)
+            work = partial(self._chunk, expected, location, scan, once)
             return self._again(location, work, error)
 
     def want(self, locations: Iterable[Location]) -> None:
         """Begins to fetch, in parallel, the blocks that will be read at once; does not wait."""
         with self._lock:
-            absent = [w for w in locations if (w.pack, w.block_offset) not in self._blocks]
+            absent = [w for w in locations if (w.pack, w.block_offset) not in self._kept]
         if len(absent) > 1:
             self.source.want(PackRange(w.pack, w.block_offset, w.stored_length) for w in absent)
 
@@ -162,13 +153,11 @@ class PackReader:
         finally:
             del error  # It may hold this frame, and with it blocks.
 
-    def _read(self, location: Location, verify: Callable[[memoryview], T], scan: bool) -> T:
+    def _read(self, location: Location, verify: Callable[[memoryview], T], scan: Scan) -> T:
         return verify(self._slice(self._block(location, scan), location))
 
-    def _chunk(
-        self, expected: bytes, location: Location, scan: bool, once: bool, begins: bool
-    ) -> memoryview:
-        block = self._block(location, scan, once, begins)
+    def _chunk(self, expected: bytes, location: Location, scan: Scan, once: bool) -> memoryview:
+        block = self._block(location, scan, once)
         data = self._slice(block, location)
         if location.offset not in block.verified:
             if chunk_id(data) != expected:
@@ -179,60 +168,49 @@ class PackReader:
 
     def _drop(self, location: Location) -> None:
         """Drops a block from the cache, so that the next read fetches it again."""
+        key = (location.pack, location.block_offset)
         with self._lock:
-            self._passing.pop((location.pack, location.block_offset), None)
-            block = self._blocks.pop((location.pack, location.block_offset), None)
-            if block is not None:
-                self._held -= len(block.data)
+            self._views.pop(key, None)
+            self._once.drop(key)
+            self._kept.drop(key)
 
     @staticmethod
-    def _slice(block: _Block, location: Location) -> memoryview:
+    def _slice(block: Block, location: Location) -> memoryview:
         data = block.data[location.offset : location.offset + location.length]
         if len(data) != location.length:
             raise CorruptionError("a block is shorter than its location says")
         return data
 
-    def _block(
-        self, location: Location, scan: bool, once: bool = False, begins: bool = False
-    ) -> _Block:
+    def _block(self, location: Location, scan: Scan, once: bool = False) -> Block:
         key = (location.pack, location.block_offset)
         with self._lock:
-            block = self._blocks.get(key)
-            if block is not None:
-                self._blocks.move_to_end(key)
-                self._hits += 1
-                return block
-            block = self._passing.get(key)
+            block = self._kept.get(key) or self._once.get(key) or self._views.get(key)
             if block is not None:
                 self._hits += 1
                 return block
-        data, is_view = self._load(location, scan, begins)
-        block = _Block(data)
+        data, is_view = self._load(location, scan)
+        block = Block(data)
         with self._lock:
-            if is_view or once:
-                self._passing[key] = block
-                if len(self._passing) > self._most_passing:
-                    self._passing.popitem(last=False)
-            elif key not in self._blocks:
-                self._blocks[key] = block
-                self._held += len(block.data)
-                while self._held > self._bound and len(self._blocks) > 1:
-                    _, old = self._blocks.popitem(last=False)
-                    self._held -= len(old.data)
+            if is_view:
+                self._views[key] = block
+                if len(self._views) > _VIEWS:
+                    self._views.popitem(last=False)
+            else:
+                (self._once if once else self._kept).put(key, block)
         return block
 
-    def _load(self, location: Location, scan: bool, begins: bool) -> tuple[memoryview, bool]:
+    def _load(self, location: Location, scan: Scan) -> tuple[memoryview, bool]:
         """Returns a decoded block, and whether it is a view of a buffer of the source."""
         if not 0 < location.stored_length <= _MAX_STORED_BYTES:
             raise CorruptionError(f"a location claims {location.stored_length} bytes")
-        kind = Scan.BEHIND if begins else Scan.NONE
-        if scan:
-            kind = self._scans(location.pack)
+        is_scan = scan is Scan.NEAR
+        if is_scan:
+            scan = self._scans(location.pack)
         stored = self.source.read(
-            location.pack, location.block_offset, location.stored_length, kind
+            location.pack, location.block_offset, location.stored_length, scan
         )
         self.blocks_read += 1
-        self._scanned_blocks += scan
+        self._scanned_blocks += is_scan
         self._bytes_read += len(stored)
         if len(stored) != location.stored_length:
             raise CorruptionError("the pack is truncated")
@@ -240,8 +218,8 @@ class PackReader:
         if not isinstance(stored, memoryview) or data.obj is not stored.obj:
             # Its own bytes. What is large and was not compressed is had again for little.
             passing = self.source.is_cached and stored[0] == RAW and len(stored) >= VIEW_BYTES
-            return data, passing and not scan
-        if scan:
+            return data, passing and not is_scan
+        if is_scan:
             return memoryview(bytes(data)), False
         return data, True
 

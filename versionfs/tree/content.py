@@ -10,7 +10,7 @@ from functools import partial
 from itertools import takewhile
 from typing import Final, NamedTuple
 
-from versionfs.chunkstore import MetadataReader, PackRange, PackReader
+from versionfs.chunkstore import MetadataReader, PackRange, PackReader, Scan
 from versionfs.errors import CorruptionError
 from versionfs.objectstore import WouldBlock, may_block
 from versionfs.tree.decodeahead import DecodeAhead
@@ -112,8 +112,10 @@ class Contents:
         """How many blocks were read and decoded so far."""
         return self._packs.blocks_read
 
-    def to_push(self, leaf: Leaf, index: int) -> memoryview | None:
+    def to_push(self, leaf: Leaf, index: int, *, once: bool = False) -> memoryview | None:
         """Returns the bytes of a small file for the kernel's cache, verified; None if it is none.
+
+        ``once`` says that those that share its block are pushed with it, or soon after.
 
         Raises:
             CorruptionError: the stored bytes are damaged; it names the pack.
@@ -122,7 +124,7 @@ class Contents:
         size, where = leaf.sizes[index], leaf.location(index)
         if not 0 < size <= PUSHED_BYTES or leaf.kinds[index] != _FILE or where is None:
             return None
-        data = self._packs.chunk(leaf.content(index), where, scan=True)
+        data = self._packs.chunk(leaf.content(index), where, scan=Scan.NEAR, once=once)
         return data if len(data) == size else None
 
     def want(self, extents: Iterable[Extent]) -> None:
@@ -130,19 +132,18 @@ class Contents:
         self._packs.want(e.location for e in extents if e.location is not None)
 
     def extent_data(
-        self, extent: Extent, *, scan: bool = False, once: bool = False, begins: bool = False
+        self, extent: Extent, *, scan: Scan = Scan.NONE, once: bool = False
     ) -> memoryview | None:
         """Returns an extent's bytes, verified, or None for a hole.
 
-        ``scan`` says that the file is small, and its neighbours will likely be read too; ``once``
-        that whoever reads it has no use for it afterwards; ``begins`` that it begins a file of a
-        few chunks, and others may be read that lie behind it.
+        ``scan`` says what will likely be read next: NEAR of a small file, BEHIND where one of a few
+        chunks begins. ``once`` says that whoever reads it has no use for it afterwards.
         """
         if extent.chunk == NO_ID:
             return None
         if extent.location is None:
             raise CorruptionError("an extent has a chunk but no location")
-        data = self._packs.chunk(extent.chunk, extent.location, scan=scan, once=once, begins=begins)
+        data = self._packs.chunk(extent.chunk, extent.location, scan=scan, once=once)
         if len(data) != extent.length:
             raise CorruptionError(
                 f"an extent of {extent.length} bytes has a chunk of {len(data)}",
@@ -244,7 +245,7 @@ class FileContent:
         try:
             if entry.kind == Kind.FILE:
                 extent = Extent(self.size, entry.content, entry.location)
-                data = self._contents.extent_data(extent, scan=True)
+                data = self._contents.extent_data(extent, scan=Scan.NEAR)
                 return [bytes(end - offset) if data is None else data[offset:end]]
             extents = self.extents(offset)
             if self._ahead is not None:
@@ -252,8 +253,7 @@ class FileContent:
             for start, extent in extents:
                 low = max(offset - start, 0)
                 high = min(end - start, extent.length)
-                begins = start == 0 and self._is_one_of_many
-                data = self._contents.extent_data(extent, once=once, begins=begins)
+                data = self._contents.extent_data(extent, scan=self._scan_at(start), once=once)
                 parts.append(bytes(high - low) if data is None else data[low:high])
                 if start + extent.length >= end:
                     where = extent.location
@@ -271,16 +271,21 @@ class FileContent:
         Raises:
             CorruptionError: the stored bytes are damaged; it names the pack.
         """
-        scan = self._entry.kind == Kind.FILE
         extents = self.extents()
         if self._ahead is not None:
             extents = self._fetched(self._ahead, extents, 0, self.size)
         try:
             for offset, extent in extents:
-                begins = offset == 0 and self._is_one_of_many
-                yield offset, extent, self._contents.extent_data(extent, scan=scan, begins=begins)
+                scan = self._scan_at(offset)
+                yield offset, extent, self._contents.extent_data(extent, scan=scan)
         finally:
             self.close()
+
+    def _scan_at(self, offset: int) -> Scan:
+        """Returns what a read of the extent at an offset tells of those that will follow."""
+        if self._entry.kind == Kind.FILE:
+            return Scan.NEAR
+        return Scan.BEHIND if offset == 0 and self._is_one_of_many else Scan.NONE
 
     def extents(self, offset: int = 0) -> Iterator[tuple[int, Extent]]:
         """Yields the extents from the one that holds ``offset`` on, each with its own offset."""

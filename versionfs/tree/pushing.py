@@ -4,7 +4,8 @@ A small file's bytes go to the kernel's cache with the answer to ``open``. Sever
 a block, which costs more to decode than to send, and is soon given up again where files are read in
 no order. So where several files of a leaf were opened,
 
-* in the order of their names: the next ones are pushed while no request waits, a little ahead;
+* in the order of their names: the next ones are pushed while no request waits, a little ahead; and
+  at once in the leaf that is opened next from its begin, as who reads folder by folder does;
 * in another order: those beside it in the block that was just decoded are pushed with the next.
 
 Used from one thread only.
@@ -104,6 +105,8 @@ class Pusher(Generic[G]):
         # A number is in the last run that pushed it: the kernel may have forgotten it meanwhile.
         self._ahead: dict[int, _Run[G]] = {}
         self._due: deque[_Run[G]] = deque()
+        self._ended = False
+        """Whether a run came to the end of its leaf, and none began since."""
 
     def opened(self, group: G, leaf: Leaf, index: int, number: int) -> list[Push]:
         """Returns what to push when a file is opened that only this open has, and is not marked.
@@ -177,7 +180,7 @@ class Pusher(Generic[G]):
             return []
         for index in range(run.next, min(run.next + _SKIPPED, run.leaf.count)):
             try:
-                push = self._push(run.group, run.leaf, index)
+                push = self._push(run.group, run.leaf, index, once=True)
             except Exception as error:
                 if not isinstance(error, WouldBlock):
                     run.next = index + 1
@@ -195,12 +198,15 @@ class Pusher(Generic[G]):
                 return [push]
         if run.next >= run.leaf.count:
             self._due.popleft()
+            self._ended = True
         return []
 
     def _note(self, group: G, index: int) -> _Seen[G]:
         seen = self._seen.get(group)
         if seen is None:
             seen = self._seen[group] = _Seen()
+            if self._ended and index < _IN_ORDER:
+                seen.in_order, seen.last = _FEW, index - 1
             if len(self._seen) > _GROUPS:
                 _, old = self._seen.popitem(last=False)
                 if old.run is not None:
@@ -213,11 +219,11 @@ class Pusher(Generic[G]):
         seen.last = index
         return seen
 
-    def _push(self, group: G, leaf: Leaf, index: int) -> Push | None:
+    def _push(self, group: G, leaf: Leaf, index: int, *, once: bool = False) -> Push | None:
         if leaf.kinds[index] != _FILE or leaf.sizes[index] > PUSHED_BYTES:
             return None
         number = self._number(group, leaf, index)
-        data = self._contents.to_push(leaf, index) if number else None
+        data = self._contents.to_push(leaf, index, once=once) if number else None
         if data is None:
             return None
         self._mark(number)
@@ -230,6 +236,7 @@ class Pusher(Generic[G]):
         run = seen.run
         if run is None:
             run = seen.run = _Run(group, leaf)
+            self._ended = False
             self._runs.append(run)
             if len(self._runs) > _RUNS:
                 self._end(self._runs.popleft())

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.remote import FillingFolder
 from versionfs.chunking import chunk_id
-from versionfs.chunkstore import DiskCache, FetchingSource, PackRange, PackReader
+from versionfs.chunkstore import DiskCache, FetchingSource, PackRange, PackReader, Scan
 from versionfs.chunkstore.buffers import Buffers
 from versionfs.chunkstore.fetching import _BUFFERS
 from versionfs.chunkstore.source import VIEW_BYTES
@@ -146,7 +146,9 @@ def test_reading_on_takes_the_same_memory_again(tmp_path: Path) -> None:
     gc.collect()
     assert source._buffers.made <= _BUFFERS
     assert source._buffers.take(1) is not None or source._recent._held > 24 * MIB
-    assert reader._held == 0, "blocks that are views are no part of the cache of decoded blocks"
+    assert reader._kept.held == reader._once.held == 0, (
+        "blocks that are views are no part of the cache of decoded blocks"
+    )
     source.close()
 
 
@@ -240,6 +242,6 @@ def test_what_is_kept_of_a_little_is_its_own(tmp_path: Path) -> None:
     # So are nodes and files that share a block, which their readers keep for long.
     reader = PackReader(source, 64 * MIB)
     at = Location(pack, 0, 2 * VIEW_BYTES, 0, 100)
-    kept = reader.read(at, lambda found: found, scan=True)
+    kept = reader.read(at, lambda found: found, scan=Scan.NEAR)
     assert isinstance(kept.obj, bytes)
     source.close()

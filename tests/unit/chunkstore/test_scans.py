@@ -26,7 +26,7 @@ class Source(DirectSource):
         return _STORED
 
 
-def read(reader: PackReader, pack: PackId, blocks: int, *, scan: bool = True) -> None:
+def read(reader: PackReader, pack: PackId, blocks: int, *, scan: Scan = Scan.NEAR) -> None:
     for number in range(blocks):
         reader.read(Location(pack, number * 100, len(_STORED), 0, 5), bytes, scan=scan)
 
@@ -51,5 +51,5 @@ def test_a_scan_of_few_blocks_or_another_reader_s_says_nothing_of_the_next(tmp_p
     read(files, _TWO, 10)
     read(files, _THREE, 1)
     assert told(source, _TWO) == told(source, _THREE) == {Scan.NEAR}
-    read(files, _ONE, 1, scan=False)
+    read(files, _ONE, 1, scan=Scan.NONE)
     assert source.told[-1] == (_ONE, Scan.NONE)

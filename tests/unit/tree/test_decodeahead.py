@@ -11,6 +11,7 @@ import pytest
 
 from tests.property.test_content import store_file
 from tests.support.stores import at, bring
+from versionfs.chunkstore.decoded import Blocks
 from versionfs.errors import CorruptionError
 from versionfs.objectstore import LocalStore
 from versionfs.pack import pack_key
@@ -204,7 +205,7 @@ def test_a_manifest_that_is_damaged_ahead_fails_no_read_before_it(store: Store) 
     metadata = path_of(store, entry.node.location.pack)
     os.truncate(metadata, 0)
     store.metadata._packs.source.close()
-    store.metadata._packs._blocks.clear()
+    store.metadata._packs._kept = Blocks(1 << 20)
     for offset in (first - MIB, first):
         assert damaged.read(offset, MIB) == data[offset : offset + MIB]
     with pytest.raises(CorruptionError):
@@ -231,12 +232,12 @@ def test_reading_a_large_file_leaves_other_blocks_in_the_cache(
     small = at(store, b"small")
     assert small is not None
     store.contents.open(small).read(0, 10)
-    held = store.packs._held
+    held = store.packs._kept.held
     content = store.contents.open(entry)
     for offset in range(0, SIZE, MIB):
         content.read(offset, MIB)
     settle(store)
-    assert store.packs._held == held
+    assert store.packs._kept.held == held
 
 
 def test_what_is_sent_on_is_not_joined(store: Store) -> None:
