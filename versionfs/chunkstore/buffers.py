@@ -12,6 +12,18 @@ from typing import Final
 _HUGE_PAGE_BYTES: Final = 2 * 1024 * 1024
 
 
+def pages(size_bytes: int) -> mmap.mmap:
+    """Returns memory that begins at a page, in large pages where the kernel has them.
+
+    One fault for 2 MiB then instead of 512; and to a disk that is a virtual one, direct reads and
+    writes in small pages are a third as fast. Memory that is shared would never be in large ones.
+    """
+    piece = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):
+        piece.madvise(mmap.MADV_HUGEPAGE, 0, size_bytes // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES)
+    return piece
+
+
 def _references(pieces: Sequence[object]) -> list[int]:
     """Returns how many references there are to each piece, with those of the list and of this."""
     return [sys.getrefcount(piece) for piece in pieces]
@@ -50,12 +62,7 @@ class Buffers:
                     return memoryview(piece)[:length]
             if len(self._pieces) >= self._count:
                 return None
-            piece = mmap.mmap(-1, self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            with contextlib.suppress(OSError):
-                # One fault for 2 MiB instead of 512. Not every kernel has them.
-                piece.madvise(
-                    mmap.MADV_HUGEPAGE, 0, self._size // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES
-                )
+            piece = pages(self._size)
             self._pieces.append(piece)
             return memoryview(piece)[:length]
 

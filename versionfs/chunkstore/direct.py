@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from versionfs.chunkstore.buffers import pages
+
 _PAGE_BYTES: Final = 4096
 _PIECE_BYTES: Final = 2 * 1024 * 1024
 
@@ -67,7 +69,7 @@ class DirectWriter:
     def _copied(self, descriptor: int, data: memoryview, at: int) -> int:
         """Writes by way of the aligned buffer, as much as it holds; returns how much that was."""
         if self._piece is None:
-            self._piece = mmap.mmap(-1, _PIECE_BYTES)
+            self._piece = pages(_PIECE_BYTES)
         with memoryview(self._piece) as piece:
             length = min(len(data), _PIECE_BYTES)
             piece[:length] = data[:length]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from versionfs.errors import NotFoundError, VersionFSError
 from versionfs.objectstore.retry import AttemptFailedError, Retries
 from versionfs.objectstore.s3client import S3Requests
+from versionfs.syscalls import pread_all
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -41,7 +41,10 @@ def upload_parts(
 
     def put_part(number: int) -> CompletedPartTypeDef:
         start = (number - 1) * part_bytes
-        data = _pread(descriptor, start, min(part_bytes, size - start))
+        length = min(part_bytes, size - start)
+        data = pread_all(descriptor, length, start)
+        if len(data) != length:
+            raise ValueError("the file to upload was shortened")
         digest = hashlib.md5(data, usedforsecurity=False).digest()
 
         def put(client: S3Client) -> str:
@@ -115,16 +118,3 @@ def _complete(
                 raise
 
     retries.run(f"PUT {key}", attempt)
-
-
-def _pread(descriptor: int, start: int, length: int) -> bytes:
-    """Reads exactly ``length`` bytes of a file that nobody shortens meanwhile."""
-    pieces = []
-    while length:
-        piece = os.pread(descriptor, length, start)
-        if not piece:
-            raise ValueError("the file to upload was shortened")
-        pieces.append(piece)
-        start += len(piece)
-        length -= len(piece)
-    return b"".join(pieces)

@@ -25,6 +25,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from versionfs.syscalls import pread_all
 from versionfs.workspace.descriptor import Descriptor, write_all, write_most
 
 SLOTS: Final = 1024
@@ -311,11 +312,8 @@ def read_window(file: Descriptor, at: int, slot: Slot, start: int, end: int) -> 
 
 def _read(file: Descriptor, at: int, size: int) -> bytes:
     """Reads from a slab; what lies behind its end is zeros."""
-    data = os.pread(file.number, size, at)
-    while len(data) < size:
-        more = os.pread(file.number, size - len(data), at + len(data))
-        data += more or bytes(size - len(data))
-    return data
+    data = pread_all(file.number, size, at)
+    return data if len(data) == size else data + bytes(size - len(data))
 
 
 def _give_back(file: Descriptor, at: int, length: int) -> None:

@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from versionfs.syscalls import pread_all
 from versionfs.workspace.descriptor import Descriptor, write_most
 from versionfs.workspace.leaving import Leaving
 from versionfs.workspace.ownfiles import OwnFiles
@@ -187,16 +188,7 @@ class Staging:
                 if self._slabs.find(layer) is not None:
                     return data
             # It has left meanwhile: what it had may have been removed under this call.
-        data = os.pread(found.number, size, offset)
-        if len(data) < size:
-            pieces = [data]
-            missing = size - len(data)
-            while data and missing:
-                data = os.pread(found.number, missing, offset + size - missing)
-                pieces.append(data)
-                missing -= len(data)
-            data = b"".join(pieces)
-        return data
+        return pread_all(found.number, size, offset)
 
     def small(self, layer: int) -> tuple[bytes, int] | None:
         """Returns the bytes of a small layer, and how many it takes on disk; None: ask for each.
