@@ -27,6 +27,7 @@ import trio
 
 from versionfs.errors import InvalidInputError, NotFoundError, StorageError, VersionFSError
 from versionfs.fuse.changes import encode_change, encode_result
+from versionfs.fuse.memory import collecting_seldom
 from versionfs.readable import human_size
 from versionfs.repo import Store
 from versionfs.vfs import Branch, Branches, Invalidation
@@ -265,9 +266,10 @@ class WorkspaceService:
                     f"the changes of {branch.repository}/{name} have just moved to {branch.name}",
                     hint="look at `versionfs status`",
                 )
-            with trio.CancelScope(shield=True):
-                await self._steps(branch, recover(branch.workspace, branch.repository, name))
-            yield
+            with collecting_seldom():
+                with trio.CancelScope(shield=True):
+                    await self._steps(branch, recover(branch.workspace, branch.repository, name))
+                yield
 
 
 def commit_at_end(branches: Branches, message: str, author: str) -> None:
@@ -278,7 +280,8 @@ def commit_at_end(branches: Branches, message: str, author: str) -> None:
         try:
             if branch.workspace.is_clean:
                 continue
-            result = commit(branch.workspace, request)
+            with collecting_seldom():
+                result = commit(branch.workspace, request)
         except Exception as error:
             if isinstance(error, VersionFSError):
                 log.error("cannot commit %s: %s; its changes are kept", name, error)

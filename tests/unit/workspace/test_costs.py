@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import stat
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from tests.support.stores import file_entry, make_store
+from versionfs.fuse.workspaces import WorkspaceService, commit_at_end
 from versionfs.index import ChunkIndex
 from versionfs.repo import Store, write_commit
 from versionfs.transfer import import_source
 from versionfs.tree import build_directory, directory_entry
 from versionfs.types import Commit
+from versionfs.vfs import Branches
+from versionfs.vfs.owner import Owner
 from versionfs.workspace import CommitRequest, CommitResult, Workspace, commit, folder_of
 from versionfs.workspace.journal import Journal
 from versionfs.workspace.staging import Staging
@@ -281,3 +286,43 @@ def test_a_small_commit_makes_two_packs_and_starts_no_thread_for_them(
             assert len(set(store.index.known_packs()) - before) == 2
         finally:
             workspace.close()
+
+
+@pytest.fixture
+def usual_collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("usual_collector")
+@pytest.mark.parametrize("when", ["asked", "end"])
+def test_a_mount_that_commits_looks_for_cycles_seldom(tmp_path: Path, when: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    with make_store(tmp_path / "home") as store:
+        head = import_source(store, "set", "main", b"", source, message="m", author="a").head
+        assert head is not None
+        branches = Branches(store, Owner(os.getuid(), os.getgid()))
+        branches.enter("set", "main", head, 1)
+        branch = branches.known("set", "main")
+        assert branch is not None
+        workspace = branch.workspace
+        for number in range(1_000):
+            name = b"%04d" % number
+            made = workspace.create(1, name, stat.S_IFREG | 0o644, 0, 0)
+            workspace.files.write(workspace.overlay.changes, made.number, 0, name)
+            workspace.files.release(workspace.overlay.changes, made.number)
+
+        async def moved(_repository: str) -> None:
+            pass
+
+        async def commit_all() -> None:
+            await WorkspaceService(store, branches, moved, lambda _: None).commit_all("m", "a")
+
+        before = gc.get_stats()[0]["collections"]
+        trio.run(commit_all) if when == "asked" else commit_at_end(branches, "m", "a")
+        assert workspace.base.number == head.number + 1
+        assert gc.get_stats()[0]["collections"] - before <= 4
+        branches.close()
