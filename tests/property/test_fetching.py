@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.remote import FillingFolder
-from versionfs.chunkstore import DiskCache, FetchingSource, PackRange
+from versionfs.chunkstore import DiskCache, FetchingSource, PackRange, Scan
 from versionfs.chunkstore.diskcache import GRANULE_BYTES
 from versionfs.objectstore import WouldBlock, never_blocking
 from versionfs.pack import pack_key
@@ -59,7 +59,8 @@ def test_a_source_reads_the_bytes_of_the_pack(
                 expected = DATA[at : at + size]
                 match what:
                     case "read" | "scan":
-                        assert source.read(name, at, size, what == "scan") == expected
+                        scan = Scan.NEAR if what == "scan" else Scan.NONE
+                        assert source.read(name, at, size, scan) == expected
                     case "ask":
                         try:
                             with never_blocking():

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.mount.support import commit, file, folder, link, settings_at
+from tests.property.test_content import store_file
 from tests.unit.test_vfs_packing import unpack
 from versionfs.chunking import chunk_id
 from versionfs.chunkstore.decoded import Blocks
@@ -107,6 +108,7 @@ def mount(request, store):
     changes = {b"d/f%03d" % i: file(content(i)) for i in range(COUNT)}
     changes |= {b"e/f%03d" % i: file(content(i)) for i in range(200, 200 + COUNT)}
     changes |= {b"many/f%03d" % i: file(content(i)) for i in range(300, 310)}
+    changes |= {b"few/f%03d" % i: file(content(i)) for i in range(400, 410)}
     changes |= {
         b"odd/f000": file(content(0)),
         b"odd/f001": file(content(1)),
@@ -187,24 +189,61 @@ def test_who_read_a_folder_in_order_is_followed_into_the_next_at_once(mount):
     mount.check()
 
 
-def test_only_into_one_and_only_at_its_begin(mount):
+@pytest.mark.parametrize(("first", "follows"), [(201, True), (203, True), (204, False)])
+def test_only_at_its_begin(mount, first, follows):
     read_in_order(mount, COUNT)
     mount.show(b"e")
-    mount.open(b"f250")
-    assert mount.ahead() == []
+    assert mount.open(b"f%03d" % first) == names(first)
+    assert mount.ahead() == (names(*range(first + 1, first + 16)) if follows else [])
+    # Who begins elsewhere has not gone on yet.
     mount.show(b"many")
-    assert mount.open(b"f300") == names(300)
-    assert mount.ahead() == names(*range(301, 310))
+    mount.open(b"f300")
+    assert bool(mount.ahead()) != follows
     mount.check()
 
 
-def test_not_into_two(mount):
+@pytest.mark.parametrize("following", [(b"e", 200), (b"many", 300)])
+def test_into_the_next_only_and_not_on_from_one_that_is_not_read(mount, following):
+    """What is pushed to the end of a folder is not read by that: not even of a small one."""
     read_in_order(mount, COUNT)
+    others = [each for each in ((b"e", 200), (b"many", 300), (b"few", 400)) if each != following]
+    for path, first in (following, *others):
+        mount.show(path)
+        mount.open(b"f%03d" % first)
+        assert bool(mount.ahead()) == ((path, first) == following), path
+
+
+def test_from_one_that_was_followed_and_read(mount):
+    read_in_order(mount, COUNT)
+    for path, first in ((b"many", 300), (b"few", 400)):
+        mount.show(path)
+        assert mount.open(b"f%03d" % first) == names(first)
+        ahead = mount.ahead()
+        assert len(ahead) == 9
+        assert [mount.open(name) for name in ahead] == [[]] * 9
     mount.show(b"e")
     mount.open(b"f200")
     assert len(mount.ahead()) == 15
-    mount.show(b"many")
-    mount.open(b"f300")
+    mount.check()
+
+
+def test_not_while_another_reader_comes_to_the_end_of_his(mount):
+    read_in_order(mount, COUNT - 8)  # All that is behind is pushed.
+    for path, first in ((b"e", 200), (b"many", 300), (b"few", 400)):
+        mount.show(path)
+        mount.open(b"f%03d" % first)
+        assert mount.ahead() == []
+        mount.show(b"d")
+        mount.open(b"f%03d" % (COUNT - 8 + first // 100))
+        assert mount.ahead() == []
+
+
+def test_not_where_the_kernel_knows_none_of_the_files(mount, monkeypatch):
+    monkeypatch.setattr(mount.files.pusher, "_number", lambda *_: 0)
+    read_in_order(mount, COUNT)
+    mount.show(b"e")
+    monkeypatch.undo()
+    mount.open(b"f200")
     assert mount.ahead() == []
 
 
@@ -221,20 +260,25 @@ def test_blocks_of_files_read_in_order_take_no_place_of_others(mount):
     held = kept.held
     read_in_order(mount, COUNT)
     assert kept.held == held > 0
-    assert mount.store.packs._once.held > 0
+    assert mount.store.packs._once_small.held > 0
 
 
 def test_as_many_may_read_in_order_at_once_as_are_followed(store):
-    """Each block is decoded once, whoever else reads meanwhile."""
+    """Each block is decoded once, whoever reads a large file in order meanwhile."""
+    large = b"".join(b"%09d " % number for number in range(800_000))
     commit(store, {b"d/f%03d" % i: file(content(i)) for i in range(120)})
-    trees = store.trees
-    commit_now = Repository(store, "photos").resolve("main", None)
-    folder = trees.lookup(commit_now.root.node, b"d")
-    ((_, leaf),) = trees.leaves(folder.node, b"")
+    root = Repository(store, "photos").resolve("main", None).root
+    ((_, leaf),) = store.trees.leaves(store.trees.lookup(root.node, b"d").node, b"")
+    other = store.contents.open(store_file(store, large))
+    read = 0
     for step in range(7):
         for reader in range(16):
+            before = store.contents.blocks_read
             store.contents.to_push(leaf, reader * 7 + step, once=True)
-    assert store.contents.blocks_read <= 120 * SIZE // 60_000 + 1
+            read += store.contents.blocks_read - before
+        other._read(0, len(large), once=True)
+    assert store.packs._once_large.held > 1 << 20
+    assert read <= 120 * SIZE // 60_000 + 1
 
 
 def test_files_of_one_block_are_pushed_together_where_there_is_no_order(mount):
@@ -448,7 +492,7 @@ def test_a_damaged_block_ends_no_open(mount):
     for number in range(3):
         mount.open(b"f%03d" % number)
     reader = mount.store.contents._packs
-    reader._kept, reader._once = Blocks(1 << 20), Blocks(1 << 20)
+    reader._kept, reader._once_small = Blocks(1 << 20), Blocks(1 << 20)
     chunk = reader.chunk
 
     def fail(*args, **more):

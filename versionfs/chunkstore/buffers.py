@@ -13,10 +13,11 @@ _HUGE_PAGE_BYTES: Final = 2 * 1024 * 1024
 
 
 def pages(size_bytes: int) -> mmap.mmap:
-    """Returns memory that begins at a page, in large pages where the kernel has them.
+    """Returns memory that begins at a page, in large pages where the kernel can.
 
     One fault for 2 MiB then instead of 512; and to a disk that is a virtual one, direct reads and
-    writes in small pages are a third as fast. Memory that is shared would never be in large ones.
+    writes in small pages may be a third as fast. It is private: shared memory is usually in small
+    ones, whatever is asked for.
     """
     piece = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):

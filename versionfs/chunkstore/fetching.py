@@ -111,7 +111,7 @@ class FetchingSource:
         )
 
     def read(
-        self, pack: PackId, start: int, length: int, scan: int = Scan.NONE
+        self, pack: PackId, start: int, length: int, scan: Scan = Scan.NONE
     ) -> bytes | memoryview:
         """See ``PackSource.read``."""
         view = self._recent.view(pack, start, length)
@@ -155,7 +155,9 @@ class FetchingSource:
             if missing := self._missing(pack, granules):
                 self._in_flight.ask(pack, missing, demand=True)
 
-    def prefetch(self, ranges: Iterable[PackRange], token: object, *, scan: bool = False) -> None:
+    def prefetch(
+        self, ranges: Iterable[PackRange], token: object, *, scan: Scan = Scan.NONE
+    ) -> None:
         """See ``PackSource.prefetch``."""
         if token is not None:
             with self._lock:
@@ -219,7 +221,7 @@ class FetchingSource:
         size = self._sizes.get(pack)
         return 1 << 32 if size is None else -(-size // GRANULE_BYTES)
 
-    def _demand(self, pack: PackId, first: int, last: int, scan: int) -> _Pieces:
+    def _demand(self, pack: PackId, first: int, last: int, scan: Scan) -> _Pieces:
         """Waits for granules, and returns them by number."""
         asked: list[int] = []
         while True:
@@ -230,7 +232,7 @@ class FetchingSource:
                 return pieces
             if not asked:
                 asked = missing
-                if scan == Scan.BEHIND:
+                if scan is Scan.BEHIND:
                     asked = self._behind(pack, missing)
                 elif scan:
                     asked = self._around(pack, missing, scan)
@@ -242,13 +244,13 @@ class FetchingSource:
             if len(pieces) == last - first + 1:
                 return pieces
 
-    def _around(self, pack: PackId, missing: list[int], kind: int) -> list[int]:
+    def _around(self, pack: PackId, missing: list[int], kind: Scan) -> list[int]:
         """Returns the granules that a scan fetches together with those that it needs."""
         first, last = missing[0], missing[-1]
         with self._lock:
             scan = self._scan_of(pack)
             before = scan.last
-            misses = len(_SCAN_GRANULES) if kind == Scan.ALL else scan.misses
+            misses = len(_SCAN_GRANULES) if kind is Scan.ALL else scan.misses
             # After the whole pack was brought, a miss means that it was evicted.
             scan.misses = (misses + 1) % (len(_SCAN_GRANULES) + 1)
             scan.last = first

@@ -61,7 +61,7 @@ class OpenPackSource(DirectSource):
         pack: PackId,
         start: int,
         length: int,
-        scan: int = Scan.NONE,  # noqa: ARG002
+        scan: Scan = Scan.NONE,  # noqa: ARG002
     ) -> bytes:
         """See ``PackSource.read``."""
         try:
@@ -84,7 +84,7 @@ class OpenPackSource(DirectSource):
         ranges: Iterable[PackRange],
         token: object,  # noqa: ARG002
         *,
-        scan: bool = False,  # noqa: ARG002
+        scan: Scan = Scan.NONE,  # noqa: ARG002
     ) -> None:
         """See ``PackSource.prefetch``: the kernel has the bytes then, nobody else."""
         for part in ranges:

@@ -23,10 +23,11 @@ T = TypeVar("T")
 
 _FAILURES: Final = (CorruptionError, NotFoundError, WouldBlock)
 _MAX_STORED_BYTES: Final = 64 * 1024 * 1024 + 1024
-_VIEWS: Final = 4
-"""Blocks that are kept though they are views of large buffers."""
+_PASSING_BLOCKS: Final = 4
+"""Blocks that are kept though they are views of large buffers, or are had again for little."""
 _ONCE_BYTES: Final = 4 * 1024 * 1024
-"""What is kept of blocks that are read once: of all who read in order at the same time."""
+"""What is kept of blocks of small files that are read once, of all who read in order at the same
+time; and as much of those of large files."""
 _MANY_READS: Final = 64
 """A scan that read so many blocks of one pack will read as many of the next: some 4 MiB."""
 
@@ -50,12 +51,13 @@ class PackReader:
     def __init__(self, source: PackSource, cache_bytes: int) -> None:
         self.source = source
         self._kept = Blocks(cache_bytes)
-        # Of those who read in order. New memory for each, and to have others go for it, costs a
-        # quarter of what decoding does.
-        self._once = Blocks(_ONCE_BYTES)
-        # Blocks that are views of large buffers, which they keep from being used again: a few, as a
-        # chunk is read by two or three requests of the kernel.
-        self._views: OrderedDict[Key, Block] = OrderedDict()
+        # Of those who read in order. Among the others each would take new memory, and the place of
+        # one that is read again. Large files would soon push out the small ones' blocks.
+        self._once_small = Blocks(_ONCE_BYTES)
+        self._once_large = Blocks(_ONCE_BYTES)
+        # Views of large buffers, which they keep from being used again: a few, as a chunk is read
+        # by two or three requests of the kernel.
+        self._passing: OrderedDict[Key, Block] = OrderedDict()
         self._lock = threading.Lock()
         self.blocks_read = 0
         """Counts blocks since the reader was made."""
@@ -75,7 +77,7 @@ class PackReader:
         """Returns what ``verify`` makes of the bytes at a location.
 
         ``verify`` raises CorruptionError for bytes that are not what they should be. ``scan`` says
-        what will likely be read next; whether NEAR is ALL is found out here.
+        what will likely be read next: NONE, NEAR (whether that is ALL is found out here) or BEHIND.
 
         Raises:
             CorruptionError: the pack is gone, too short, the block does not decode, or ``verify``
@@ -120,7 +122,7 @@ class PackReader:
     def prefetch(self, locations: Iterable[Location]) -> None:
         """Begins to fetch blocks, with as much as a scan would; returns at once."""
         ranges = [PackRange(w.pack, w.block_offset, w.stored_length) for w in locations]
-        self.source.later(lambda: self.source.prefetch(ranges, None, scan=True))
+        self.source.later(lambda: self.source.prefetch(ranges, None, scan=Scan.NEAR))
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -170,9 +172,9 @@ class PackReader:
         """Drops a block from the cache, so that the next read fetches it again."""
         key = (location.pack, location.block_offset)
         with self._lock:
-            self._views.pop(key, None)
-            self._once.drop(key)
-            self._kept.drop(key)
+            self._passing.pop(key, None)
+            for blocks in (self._kept, self._once_small, self._once_large):
+                blocks.drop(key)
 
     @staticmethod
     def _slice(block: Block, location: Location) -> memoryview:
@@ -184,23 +186,30 @@ class PackReader:
     def _block(self, location: Location, scan: Scan, once: bool = False) -> Block:
         key = (location.pack, location.block_offset)
         with self._lock:
-            block = self._kept.get(key) or self._once.get(key) or self._views.get(key)
+            block = (
+                self._kept.get(key)
+                or self._once_small.get(key)
+                or self._once_large.get(key)
+                or self._passing.get(key)
+            )
             if block is not None:
                 self._hits += 1
                 return block
-        data, is_view = self._load(location, scan)
+        data, is_passing = self._load(location, scan)
         block = Block(data)
         with self._lock:
-            if is_view:
-                self._views[key] = block
-                if len(self._views) > _VIEWS:
-                    self._views.popitem(last=False)
+            if is_passing:
+                self._passing[key] = block
+                if len(self._passing) > _PASSING_BLOCKS:
+                    self._passing.popitem(last=False)
+            elif not once:
+                self._kept.put(key, block)
             else:
-                (self._once if once else self._kept).put(key, block)
+                (self._once_small if scan is Scan.NEAR else self._once_large).put(key, block)
         return block
 
     def _load(self, location: Location, scan: Scan) -> tuple[memoryview, bool]:
-        """Returns a decoded block, and whether it is a view of a buffer of the source."""
+        """Returns a decoded block, and whether it is a view, or had again for little."""
         if not 0 < location.stored_length <= _MAX_STORED_BYTES:
             raise CorruptionError(f"a location claims {location.stored_length} bytes")
         is_scan = scan is Scan.NEAR

@@ -42,12 +42,12 @@ class PackSource(Protocol):
         """Whether bytes may come from a cache: then what is damaged can be fetched again."""
 
     def read(
-        self, pack: PackId, start: int, length: int, scan: int = Scan.NONE
+        self, pack: PackId, start: int, length: int, scan: Scan = Scan.NONE
     ) -> bytes | memoryview:
         """Returns the bytes ``[start, start + length)`` of a pack; fewer if that ends earlier.
 
-        ``scan`` is a :class:`Scan`. A view is of a large buffer, which is not used again for as
-        long as the view lives: who keeps it keeps all of that.
+        A view is of a large buffer, which is not used again for as long as the view lives: who
+        keeps it keeps all of that.
 
         Raises:
             NotFoundError: there is no such pack.
@@ -62,12 +62,14 @@ class PackSource(Protocol):
     def want(self, ranges: Iterable[PackRange]) -> None:
         """Begins to fetch what will be read at once, in parallel; does not wait for it."""
 
-    def prefetch(self, ranges: Iterable[PackRange], token: object, *, scan: bool = False) -> None:
+    def prefetch(
+        self, ranges: Iterable[PackRange], token: object, *, scan: Scan = Scan.NONE
+    ) -> None:
         """Fetches in the background, after all that somebody waits for; does not wait for it.
 
         ``token`` is who reads ahead, for :meth:`cancel` and :meth:`leave`, or None. Errors are left
-        to whoever reads. With ``scan`` what is in no cache is fetched with as much behind it as a
-        scan would.
+        to whoever reads. For a ``scan`` what is in no cache is fetched with as much behind it as a
+        read of it would.
         """
 
     def cancel(self, token: object) -> None:
@@ -96,7 +98,7 @@ class DirectSource:
         pack: PackId,
         start: int,
         length: int,
-        scan: int = Scan.NONE,  # noqa: ARG002
+        scan: Scan = Scan.NONE,  # noqa: ARG002
     ) -> bytes:
         """See ``PackSource.read``."""
         return self._objects.get(pack_key(pack), start, length)
@@ -107,7 +109,9 @@ class DirectSource:
     def want(self, ranges: Iterable[PackRange]) -> None:
         """See ``PackSource.want``: nothing is held."""
 
-    def prefetch(self, ranges: Iterable[PackRange], token: object, *, scan: bool = False) -> None:
+    def prefetch(
+        self, ranges: Iterable[PackRange], token: object, *, scan: Scan = Scan.NONE
+    ) -> None:
         """See ``PackSource.prefetch``: nothing is held."""
 
     def cancel(self, token: object) -> None:

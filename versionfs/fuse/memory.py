@@ -14,7 +14,8 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _HEAPS: Final = 4
 _SELDOM: Final = 50_000
-"""Objects made, and not freed again, after which cycles are looked for; usually it is 700."""
+"""Objects made, and not freed again, after which cycles are looked for: Python's own number is 700
+to 2,000."""
 
 _now_seldom = 0
 _usual = gc.get_threshold()

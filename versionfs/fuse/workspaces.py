@@ -255,7 +255,7 @@ class WorkspaceService:
 
     @asynccontextmanager
     async def _locked(self, branch: Branch, name: str) -> AsyncIterator[None]:
-        """Keeps others from committing, restoring and moving a workspace.
+        """Keeps others from committing, restoring and moving a workspace; cycles wait meanwhile.
 
         Raises:
             StorageError: it is not known what came of the last commit.

@@ -54,12 +54,13 @@ G = TypeVar("G", bound=Hashable)
 class _Run(Generic[G]):
     """Files of a leaf that are opened one after the other, and what was pushed ahead of that."""
 
-    __slots__ = ("ahead", "group", "held", "leaf", "next")
+    __slots__ = ("ahead", "group", "has_pushed", "held", "leaf", "next")
 
     def __init__(self, group: G, leaf: Leaf) -> None:
         self.group = group
         self.leaf = leaf
         self.next = 0
+        self.has_pushed = False
         # Positions, numbers and sizes.
         self.ahead: deque[tuple[int, int, int]] = deque()
         self.held = 0
@@ -106,7 +107,7 @@ class Pusher(Generic[G]):
         self._ahead: dict[int, _Run[G]] = {}
         self._due: deque[_Run[G]] = deque()
         self._ended = False
-        """Whether a run came to the end of its leaf, and none began since."""
+        """Whether a reader came to the end of a leaf in order, and was not followed since."""
 
     def opened(self, group: G, leaf: Leaf, index: int, number: int) -> list[Push]:
         """Returns what to push when a file is opened that only this open has, and is not marked.
@@ -164,6 +165,7 @@ class Pusher(Generic[G]):
         position = next((at for at, ahead, _ in run.ahead if ahead == number), None)
         if position is not None:
             self._pass(run, position)
+            self._note_end(run)
         self._want(run)
         return True
 
@@ -192,13 +194,14 @@ class Pusher(Generic[G]):
             if push is not None:
                 number, data = push
                 run.ahead.append((index, number, len(data)))
+                run.has_pushed = True
                 run.held += len(data)
                 self._ahead[number] = run
                 self._contents.pushed_ahead += 1
                 return [push]
         if run.next >= run.leaf.count:
             self._due.popleft()
-            self._ended = True
+            self._note_end(run)
         return []
 
     def _note(self, group: G, index: int) -> _Seen[G]:
@@ -206,7 +209,8 @@ class Pusher(Generic[G]):
         if seen is None:
             seen = self._seen[group] = _Seen()
             if self._ended and index < _IN_ORDER:
-                seen.in_order, seen.last = _FEW, index - 1
+                self._ended = False
+                seen.in_order = _FEW
             if len(self._seen) > _GROUPS:
                 _, old = self._seen.popitem(last=False)
                 if old.run is not None:
@@ -236,7 +240,6 @@ class Pusher(Generic[G]):
         run = seen.run
         if run is None:
             run = seen.run = _Run(group, leaf)
-            self._ended = False
             self._runs.append(run)
             if len(self._runs) > _RUNS:
                 self._end(self._runs.popleft())
@@ -244,7 +247,15 @@ class Pusher(Generic[G]):
             # What was pushed was passed, or the kernel has forgotten it.
             self._pass(run, run.leaf.count)
             run.next = index + 1
+            self._note_end(run)
         self._want(run)
+
+    def _note_end(self, run: _Run[G]) -> None:
+        """Takes notice, once, that the reader of a run has got to the end of its leaf."""
+        # Not where the kernel knew none of the files: there is nothing to push.
+        if run.has_pushed and not run.ahead and run.next >= run.leaf.count:
+            run.has_pushed = False
+            self._ended = True
 
     def _pass(self, run: _Run[G], position: int) -> None:
         """Takes what was pushed ahead, up to a position, from a run: its reader has got there."""

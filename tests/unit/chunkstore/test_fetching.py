@@ -90,7 +90,7 @@ def test_reads_give_the_bytes_of_the_pack(place: Place) -> None:
     for _ in range(200):
         start = rng.randrange(len(DATA))
         length = rng.choice([1, 100, 70_000, 600_000])
-        scan = rng.random() < 0.3
+        scan = Scan.NEAR if rng.random() < 0.3 else Scan.NONE
         assert source.read(PACK, start, length, scan) == DATA[start : start + length]
     settle(source)
     again = place.source()
@@ -204,7 +204,7 @@ def test_a_scan_brings_more_with_each_miss_and_then_the_pack(place: Place) -> No
     source = place.source()
     received = []
     for start in (4 * MIB, 5 * MIB, 0):
-        source.read(PACK, start, 1000, scan=True)
+        source.read(PACK, start, 1000, scan=Scan.NEAR)
         settle(source)
         received.append(place.remote.received)
     assert received[0] == 256 * 1024
@@ -229,7 +229,7 @@ def test_the_rest_of_a_pack_comes_side_by_side(place: Place) -> None:
     place.remote.latency = 0.02
     source = place.source()
     for start in (0, MIB, 4 * MIB):
-        source.read(PACK, start, 1000, scan=True)
+        source.read(PACK, start, 1000, scan=Scan.NEAR)
     settle(source)
     assert place.remote.most_at_once >= 2
 
@@ -239,7 +239,7 @@ def test_first_touches_of_many_packs_fetch_little_of_each(place: Place) -> None:
     packs = [PackId(bytes([number]) * 32) for number in range(20)]
     for pack in packs:
         place.remote.inner.put(pack_key(pack), DATA)
-        source.read(pack, 5 * MIB, 1000, scan=True)
+        source.read(pack, 5 * MIB, 1000, scan=Scan.NEAR)
     settle(source)
     assert place.remote.received == 20 * 256 * 1024
 
@@ -355,10 +355,10 @@ def test_a_prefetch_for_a_scan_asks_for_nothing_behind_the_end_of_a_pack_that_is
     """As imports have it: what they wrote is in the cache, where it ends was never told."""
     place.source().cache.write(PACK, 0, DATA[: 3 * GRANULE_BYTES])
     source = place.source()
-    source.prefetch([PackRange(PACK, 2 * GRANULE_BYTES, 1000)], None, scan=True)
+    source.prefetch([PackRange(PACK, 2 * GRANULE_BYTES, 1000)], None, scan=Scan.NEAR)
     settle(source)
     assert place.remote.requests["get"] == 0
-    source.prefetch([PackRange(PACK, 3 * GRANULE_BYTES, 1000)], None, scan=True)
+    source.prefetch([PackRange(PACK, 3 * GRANULE_BYTES, 1000)], None, scan=Scan.NEAR)
     settle(source)
     assert place.remote.ranges == [(pack_key(PACK), 3 * GRANULE_BYTES, 4 * GRANULE_BYTES)]
 
@@ -464,7 +464,7 @@ def test_many_readers_of_a_cache_that_is_too_small_read_nothing_wrong(place: Pla
             start, length = rng.randrange(len(DATA)), rng.choice([10, 100_000, 900_000])
             if rng.random() < 0.05:
                 source.forget(pack)
-            scan = rng.random() < 0.5
+            scan = Scan.NEAR if rng.random() < 0.5 else Scan.NONE
             assert source.read(pack, start, length, scan) == DATA[start : start + length]
 
     with ThreadPoolExecutor(8) as readers:

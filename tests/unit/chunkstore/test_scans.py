@@ -20,7 +20,7 @@ class Source(DirectSource):
         super().__init__(objects)
         self.told: list[tuple[PackId, int]] = []
 
-    def read(self, pack: PackId, start: int, length: int, scan: int = Scan.NONE) -> bytes:
+    def read(self, pack: PackId, start: int, length: int, scan: Scan = Scan.NONE) -> bytes:
         assert (start % 100, length) == (0, len(_STORED))
         self.told.append((pack, scan))
         return _STORED

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.property.test_content import store_file
-from versionfs.chunkstore import OpenPackSource, PackRange, writer
+from versionfs.chunkstore import OpenPackSource, PackRange, Scan, writer
 from versionfs.errors import CorruptionError, StorageTransientError
 from versionfs.repo import Store
 from versionfs.tree.nextpack import NextPack
@@ -33,7 +33,7 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int, int]] = []
 
-    def prefetch(self, ranges: list[PackRange], _token: object, *, scan: bool = False) -> None:
+    def prefetch(self, ranges: list[PackRange], _token: object, *, scan: Scan = Scan.NONE) -> None:
         assert not scan
         self.asked += [(r.pack[0], r.start, r.length) for r in ranges]
 
