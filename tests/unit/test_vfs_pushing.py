@@ -13,7 +13,7 @@ from tests.mount.support import commit, file, folder, link, settings_at
 from tests.property.test_content import store_file
 from tests.unit.test_vfs_packing import unpack
 from versionfs.chunking import chunk_id
-from versionfs.chunkstore.decoded import Blocks
+from versionfs.chunkstore import BoundedCache
 from versionfs.errors import CorruptionError
 from versionfs.fuse.answers import answers
 from versionfs.fuse.branch_requests import BranchRequests
@@ -492,7 +492,7 @@ def test_a_damaged_block_ends_no_open(mount):
     for number in range(3):
         mount.open(b"f%03d" % number)
     reader = mount.store.contents._packs
-    reader._kept, reader._once_small = Blocks(1 << 20), Blocks(1 << 20)
+    reader._kept, reader._once_small = BoundedCache(1 << 20), BoundedCache(1 << 20)
     chunk = reader.chunk
 
     def fail(*args, **more):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from versionfs.lazy import names_of
 
 if TYPE_CHECKING:
+    from versionfs.chunkstore.boundedcache import BoundedCache
     from versionfs.chunkstore.diskcache import CacheUsage, DiskCache, default_cache_bytes
     from versionfs.chunkstore.fetching import FetchingSource, FetchStatistics
     from versionfs.chunkstore.locations import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from versionfs.chunkstore.writer import ChunkWriter, Placement, WriteStatistics
 
 __all__ = [
+    "BoundedCache",
     "CacheUsage",
     "ChangedLocations",
     "ChunkWriter",
@@ -55,6 +57,7 @@ __all__ = [
 __getattr__ = names_of(
     __name__,
     {
+        "boundedcache": ("BoundedCache",),
         "diskcache": ("CacheUsage", "DiskCache", "default_cache_bytes"),
         "fetching": ("FetchStatistics", "FetchingSource"),
         "locations": ("ChangedLocations", "LocationColumns", "encode_locations"),

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from versionfs.chunking import chunk_id, decode_block
 from versionfs.chunking.blocks import RAW
-from versionfs.chunkstore.decoded import Block, Blocks, Key
+from versionfs.chunkstore.boundedcache import BoundedCache
 from versionfs.chunkstore.source import VIEW_BYTES, PackRange, PackSource, Scan
 from versionfs.errors import CorruptionError, NotFoundError
 from versionfs.objectstore import WouldBlock
@@ -41,6 +41,21 @@ class ReadStatistics(NamedTuple):
     chunks_verified: int
 
 
+_Key = tuple[bytes, int]
+"""The pack that a block lies in, and where it begins there."""
+
+
+class Block:
+    """A decoded block and the offsets of the chunks in it that were verified."""
+
+    __slots__ = ("data", "size_bytes", "verified")
+
+    def __init__(self, data: memoryview) -> None:
+        self.data = data
+        self.size_bytes = len(data)
+        self.verified: set[int] = set()
+
+
 class PackReader:
     """Reads what locations point to. Thread-safe.
 
@@ -50,14 +65,14 @@ class PackReader:
 
     def __init__(self, source: PackSource, cache_bytes: int) -> None:
         self.source = source
-        self._kept = Blocks(cache_bytes)
+        self._kept: BoundedCache[_Key, Block] = BoundedCache(cache_bytes)
         # Of those who read in order. Among the others each would take new memory, and the place of
         # one that is read again. Large files would soon push out the small ones' blocks.
-        self._once_small = Blocks(_ONCE_BYTES)
-        self._once_large = Blocks(_ONCE_BYTES)
+        self._once_small: BoundedCache[_Key, Block] = BoundedCache(_ONCE_BYTES)
+        self._once_large: BoundedCache[_Key, Block] = BoundedCache(_ONCE_BYTES)
         # Views of large buffers, which they keep from being used again: a few, as a chunk is read
         # by two or three requests of the kernel.
-        self._passing: OrderedDict[Key, Block] = OrderedDict()
+        self._passing: OrderedDict[_Key, Block] = OrderedDict()
         self._lock = threading.Lock()
         self.blocks_read = 0
         """Counts blocks since the reader was made."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from versionfs.chunkstore import MetadataReader
+from versionfs.chunkstore import BoundedCache, MetadataReader
 from versionfs.errors import CorruptionError
 from versionfs.tree.node import Child, Inner, Leaf, decode
 from versionfs.tree.siblings import Siblings
@@ -37,9 +36,7 @@ class Trees:
     def __init__(self, objects: MetadataReader, cache_bytes: int) -> None:
         self._objects = objects
         self._siblings = Siblings(objects) if objects.is_cached else None
-        self._bound = cache_bytes
-        self._held = 0
-        self._nodes: OrderedDict[bytes, Leaf | Inner] = OrderedDict()
+        self._nodes: BoundedCache[bytes, Leaf | Inner] = BoundedCache(cache_bytes)
         self._lock = threading.Lock()
         self._read = self._hits = self._decoded = self._ahead = 0
         # Folders are walked by recursion, here and in all that reads trees: a path has at most
@@ -48,7 +45,7 @@ class Trees:
 
     def statistics(self) -> TreeStatistics:
         """Returns counts since the reader was made."""
-        return TreeStatistics(self._read, self._hits, self._decoded, self._held, self._ahead)
+        return TreeStatistics(self._read, self._hits, self._decoded, self._nodes.held, self._ahead)
 
     def node(self, ref: NodeRef) -> Leaf | Inner:
         """Returns a node.
@@ -61,7 +58,6 @@ class Trees:
             self._read += 1
             node = self._nodes.get(key)
             if node is not None:
-                self._nodes.move_to_end(key)
                 self._hits += 1
                 return node
         siblings = self._siblings
@@ -72,12 +68,7 @@ class Trees:
             siblings.decoded(ref, node)
         with self._lock:
             self._decoded += 1
-            if key not in self._nodes:
-                self._nodes[key] = node
-                self._held += node.size_bytes
-                while self._held > self._bound and len(self._nodes) > 1:
-                    _, old = self._nodes.popitem(last=False)
-                    self._held -= old.size_bytes
+            self._nodes.put(key, node)
         return node
 
     def read_ahead(self, root: NodeRef) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.property.test_content import store_file
 from tests.support.stores import at, bring
-from versionfs.chunkstore.decoded import Blocks
+from versionfs.chunkstore import BoundedCache
 from versionfs.errors import CorruptionError
 from versionfs.objectstore import LocalStore
 from versionfs.pack import pack_key
@@ -205,7 +205,7 @@ def test_a_manifest_that_is_damaged_ahead_fails_no_read_before_it(store: Store) 
     metadata = path_of(store, entry.node.location.pack)
     os.truncate(metadata, 0)
     store.metadata._packs.source.close()
-    store.metadata._packs._kept = Blocks(1 << 20)
+    store.metadata._packs._kept = BoundedCache(1 << 20)
     for offset in (first - MIB, first):
         assert damaged.read(offset, MIB) == data[offset : offset + MIB]
     with pytest.raises(CorruptionError):

@@ -1,8 +1,9 @@
-"""Decoded blocks that are kept."""
+"""What is kept, bounded in bytes."""
 
 from __future__ import annotations
 
-from versionfs.chunkstore.decoded import Block, Blocks
+from versionfs.chunkstore import BoundedCache
+from versionfs.chunkstore.reader import Block
 
 
 def block(size: int) -> Block:
@@ -14,7 +15,7 @@ def key(number: int) -> tuple[bytes, int]:
 
 
 def test_what_was_used_last_is_kept() -> None:
-    blocks = Blocks(1000)
+    blocks: BoundedCache[tuple[bytes, int], Block] = BoundedCache(1000)
     made = [block(300) for _ in range(4)]
     for number in range(3):
         blocks.put(key(number), made[number])
@@ -27,7 +28,7 @@ def test_what_was_used_last_is_kept() -> None:
 
 
 def test_one_block_is_kept_however_large() -> None:
-    blocks = Blocks(1000)
+    blocks: BoundedCache[tuple[bytes, int], Block] = BoundedCache(1000)
     blocks.put(key(0), block(10))
     blocks.put(key(1), block(5000))
     assert (key(0) in blocks, key(1) in blocks, blocks.held) == (False, True, 5000)
@@ -36,7 +37,7 @@ def test_one_block_is_kept_however_large() -> None:
 
 
 def test_a_block_counts_once_and_is_dropped_once() -> None:
-    blocks = Blocks(1000)
+    blocks: BoundedCache[tuple[bytes, int], Block] = BoundedCache(1000)
     first = block(100)
     blocks.put(key(0), first)
     blocks.put(key(0), block(100))
